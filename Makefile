@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 1000
+FIRST ?= 0
+RUNS ?= 20
+
+.PHONY: venv demo test check simulate soak bench bench-round exhaustive clean
+.DELETE_ON_ERROR:
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3,11) <= sys.version_info[:2] < (3,14) else "Milon needs Python 3.11 to 3.13; this is %d.%d. Try: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV) (once, 1 to 3 minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --prefer-binary -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: venv
+	@$(BIN)/milon demo
+
+test: venv
+	$(BIN)/python -m pytest -q
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/house
+
+simulate: venv
+	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS) --first $(FIRST)
+
+soak: venv
+	$(BIN)/python -m tests.system.soak --runs $(RUNS)
+
+exhaustive: venv
+	$(BIN)/python -m bench.exhaustive
+
+bench: bench-round
+
+bench-round: venv
+	$(BIN)/python -m bench.round
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The `milon` command: parse, call, print."""

@@ -1,0 +1,1 @@
+"""HTTP over read-only snapshots of a node."""

@@ -1,0 +1,1 @@
+"""The nouns of the chain: transactions, blocks, certificates, genesis, parameters."""

@@ -1,0 +1,1 @@
+"""What users import: jobs, data preparation, the node's HTTP client."""

@@ -1,0 +1,1 @@
+"""Which block is next: Simplex as a pure function."""

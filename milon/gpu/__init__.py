@@ -1,0 +1,1 @@
+"""The only tensors and the only floats: programs, exact numerics, training, replay, aggregation."""

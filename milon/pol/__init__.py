@@ -1,0 +1,1 @@
+"""Proof of learning as a protocol over digests and integers; no tensor lives here."""

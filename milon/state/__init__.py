@@ -1,0 +1,1 @@
+"""Ledger values, the committed state tree, and where they are kept."""
