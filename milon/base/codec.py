@@ -52,10 +52,13 @@ def schema_of(cls: type[Any]) -> str:
     return schema
 
 
-@cache
-def _fields(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+def _resolve_fields(cls: Any) -> tuple[tuple[str, Any], ...]:
     hints = typing.get_type_hints(cls)
     return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
+
+
+# Hints are resolved at first use, when the classes they name exist, and once: it is slow.
+_fields: Callable[[Any], tuple[tuple[str, Any], ...]] = cache(_resolve_fields)
 
 
 def _to_plain(value: Any) -> Any:
@@ -124,8 +127,9 @@ def _from_class(hint: type[Any], plain: Any, where: str) -> Any:
     if issubclass(hint, (StrEnum, IntEnum)):
         if type(plain) is not (str if issubclass(hint, StrEnum) else int):
             raise _refuse_type(where, hint.__name__, plain)
+        member: Callable[[Any], Any] = hint
         try:
-            return hint(plain)
+            return member(plain)
         except ValueError:
             raise Rejected(Reason.OUT_OF_RANGE, f"{where}: {plain!r:.64} is not a {hint.__name__}") from None
     if not hasattr(hint, "__wire_schema__"):
