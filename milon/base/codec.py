@@ -27,6 +27,8 @@ SIZE_MAX_BYTES = 4 << 20  # nothing larger is ever one value; larger things are 
 DEPTH_MAX = 24  # far above the deepest wire type, far below Python's recursion limit
 ITEMS_MAX = 1 << 20  # bounds the time of a decode: about a second for the worst message
 
+_SIMPLE_HEADS = b"\xf4\xf5\xf6"  # false, true, null: the only values of CBOR's major type 7 in use
+
 T = TypeVar("T")
 _SCHEMAS: dict[str, type[Any]] = {}
 
@@ -190,8 +192,8 @@ def _check_shape(raw: bytes) -> None:
         items += 1
         if items > ITEMS_MAX:
             raise Rejected(Reason.TOO_LARGE, f"more than {ITEMS_MAX} items")
-        major, argument, after = _head(raw, position)
-        position = after
+        start = position
+        major, argument, position = _head(raw, start)
         if major in (2, 3):
             position += argument
             if position > len(raw):
@@ -202,7 +204,7 @@ def _check_shape(raw: bytes) -> None:
             open_lists.append(argument)
             if len(open_lists) > DEPTH_MAX + 1:
                 raise Rejected(Reason.TOO_LARGE, f"nested deeper than {DEPTH_MAX}")
-        elif major in (5, 6) or (major == 7 and argument not in (20, 21, 22)):
+        elif major in (5, 6) or (major == 7 and raw[start] not in _SIMPLE_HEADS):
             raise Rejected(Reason.MALFORMED, "maps, tags, floats and odd simple values are refused")
     if position != len(raw):
         raise Rejected(Reason.MALFORMED, f"{len(raw) - position} bytes after the value")

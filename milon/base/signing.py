@@ -12,6 +12,8 @@ from milon.base.hashing import digest
 from milon.base.ids import AccountId, Signature
 
 _SECRET_KEY_BYTES = 32
+_SIGNATURE_BYTES = 64
+POINT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,7 +52,13 @@ def sign(key: SecretKey, domain: str, chain_id: str, raw: bytes) -> Signature:
 
 
 def is_signed(account: AccountId, domain: str, chain_id: str, raw: bytes, signature: Signature) -> bool:
-    """Whether `signature` is `account`'s over `raw` in that domain and chain, by libsodium's acceptance rules."""
+    """Whether `signature` is `account`'s over `raw` in that domain and chain, by libsodium's acceptance rules.
+
+    They are stricter than RFC 8032: no scalar at or above the group's order, no key or commitment of small order, no
+    key with a second encoding. The rules are part of consensus; `tests/base/test_signing.py` freezes them.
+    """
+    if len(account) != POINT_BYTES or len(signature) != _SIGNATURE_BYTES:
+        return False  # the binding checks neither: a short key would read beyond its end
     try:
         nacl.bindings.crypto_sign_open(signature + _message(domain, chain_id, raw), account)
     except (CryptoError, ValueError):
@@ -65,11 +73,59 @@ def verify(account: AccountId, domain: str, chain_id: str, raw: bytes, signature
 
 
 # Point and scalar operations on edwards25519 in libsodium's encodings (32 bytes each), for `vrf`.
-point_add = nacl.bindings.crypto_core_ed25519_add
-point_subtract = nacl.bindings.crypto_core_ed25519_sub
-point_multiply = nacl.bindings.crypto_scalarmult_ed25519_noclamp
-base_multiply = nacl.bindings.crypto_scalarmult_ed25519_base_noclamp
-is_valid_point = nacl.bindings.crypto_core_ed25519_is_valid_point
-scalar_reduce = nacl.bindings.crypto_core_ed25519_scalar_reduce
-scalar_multiply = nacl.bindings.crypto_core_ed25519_scalar_mul
-scalar_add = nacl.bindings.crypto_core_ed25519_scalar_add
+
+
+def is_valid_point(point: bytes) -> bool:
+    """Whether `point` is a canonical encoding of a point of the prime-order subgroup other than the identity."""
+    return len(point) == POINT_BYTES and bool(nacl.bindings.crypto_core_ed25519_is_valid_point(point))
+
+
+def _refuse_point(error: Exception) -> Rejected:
+    return Rejected(Reason.BAD_PROOF, f"not a point the operation is defined for: {error}")
+
+
+def point_add(left: bytes, right: bytes) -> bytes:
+    """The sum of two points of the whole curve; `Rejected(BAD_PROOF)` for bytes that are no point."""
+    try:
+        return bytes(nacl.bindings.crypto_core_ed25519_add(left, right))
+    except CryptoError as error:
+        raise _refuse_point(error) from None
+
+
+def point_subtract(left: bytes, right: bytes) -> bytes:
+    """The difference of two points of the whole curve; `Rejected(BAD_PROOF)` for bytes that are no point."""
+    try:
+        return bytes(nacl.bindings.crypto_core_ed25519_sub(left, right))
+    except CryptoError as error:
+        raise _refuse_point(error) from None
+
+
+def point_multiply(scalar: bytes, point: bytes) -> bytes:
+    """`scalar` times a point of the prime-order subgroup; `Rejected(BAD_PROOF)` for other points and for zero."""
+    try:
+        return bytes(nacl.bindings.crypto_scalarmult_ed25519_noclamp(scalar, point))
+    except CryptoError as error:
+        raise _refuse_point(error) from None
+
+
+def base_multiply(scalar: bytes) -> bytes:
+    """`scalar` times the base point; `Rejected(BAD_PROOF)` for zero."""
+    try:
+        return bytes(nacl.bindings.crypto_scalarmult_ed25519_base_noclamp(scalar))
+    except CryptoError as error:
+        raise _refuse_point(error) from None
+
+
+def scalar_reduce(wide: bytes) -> bytes:
+    """A 64-byte little-endian integer modulo the order of the group."""
+    return bytes(nacl.bindings.crypto_core_ed25519_scalar_reduce(wide))
+
+
+def scalar_multiply(left: bytes, right: bytes) -> bytes:
+    """The product of two scalars modulo the order of the group."""
+    return bytes(nacl.bindings.crypto_core_ed25519_scalar_mul(left, right))
+
+
+def scalar_add(left: bytes, right: bytes) -> bytes:
+    """The sum of two scalars modulo the order of the group."""
+    return bytes(nacl.bindings.crypto_core_ed25519_scalar_add(left, right))
