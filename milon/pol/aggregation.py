@@ -1,0 +1,200 @@
+"""What an aggregation decides, in integers only: which updates it refuses, with what weight the others count, and why.
+
+The tensors live in `milon.gpu.aggregate`; this module sees weights, and squared distances that are exact integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isqrt
+
+from milon.base.codec import wire
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import AccountId
+from milon.pol.verdict import Refusal
+
+UPDATES_MAX = 1_024  # a row's number and its 20-bit value share one 32-bit sort key
+STEPS_MAX = 1 << 26  # 4,096 segments of 10,000 steps; keeps a round's advance below 2^53 steps of its grid
+WEIGHT_TOTAL_MAX = (1 << 31) - 1  # weight times a 20-bit value, with 8 more bits for the division, fits 63 bits
+SCREEN_RATIO = 9  # squared: three times the median distance; the measurement is in docs/spec/aggregation.md
+PERCENT_MAX = 1_000_000_000  # past this a ratio of distances says nothing more
+
+
+class Rule(StrEnum):
+    """How accepted updates become one."""
+
+    MEAN = "mean"  # bears no hostile update
+    TRIMMED_MEAN = "trimmed-mean"  # per coordinate; bears f of 2f + 1
+    MEDIAN = "median"  # per coordinate; bears f of 2f + 1
+    MULTI_KRUM = "multi-krum"  # whole updates; bears f of 2f + 3
+
+
+@wire("update-share/1")
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An update that the rule took in."""
+
+    account: AccountId  # whose
+    steps: int  # verified
+    weight: int  # with which it counted: its steps, capped; for multi-Krum, what was selected of it
+    distance_percent: int  # from the coordinate-wise median, the median distance being 100; 0 where none was taken
+
+
+@wire("aggregation-report/1")
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How one round's updates became one."""
+
+    rule: Rule  # that was applied
+    faulty_count: int  # the tolerance the rule was applied with, after what was refused before it
+    steps: int  # by which the round advanced
+    accepted: tuple[Share, ...]  # in the order of their accounts
+    refused: tuple[Refusal, ...]  # in the order of their accounts
+
+
+def compute_count_needed(rule: Rule, faulty_count: int) -> int:
+    """The fewest updates `rule` may be applied to when `faulty_count` of them may be hostile.
+
+    Trimmed mean and median: 2f + 1 (Yin et al. 2018). Multi-Krum: 2f + 3 (Blanchard et al. 2017, section 4). The mean
+    bears no hostile update whatever f says (same paper, lemma 1), so it needs only one.
+    """
+    if rule is Rule.MEAN:
+        return 1
+    return 2 * faulty_count + (3 if rule is Rule.MULTI_KRUM else 1)
+
+
+def verify_bearable(rule: Rule, weights: Sequence[int], faulty_count: int) -> None:
+    """Raise `Rejected` unless `rule` holds its promise for so many updates, `faulty_count` of them hostile.
+
+    `weights` are verified steps, one per update, before any cap: `compute_capped_weights` lowers them until what
+    holds for the count holds for the weights.
+    """
+    count = len(weights)
+    require(faulty_count >= 0, Reason.OUT_OF_RANGE, f"a tolerance of {faulty_count} hostile updates")
+    require(count <= UPDATES_MAX, Reason.TOO_LARGE, f"{count} updates; {UPDATES_MAX} are allowed")
+    for weight in weights:
+        require(0 < weight <= STEPS_MAX, Reason.OUT_OF_RANGE, f"a weight of {weight}; 1 to {STEPS_MAX} are allowed")
+    total = sum(weights)
+    require(total <= WEIGHT_TOTAL_MAX, Reason.OUT_OF_RANGE, f"a total weight of {total}; {WEIGHT_TOTAL_MAX} is allowed")
+    needed = compute_count_needed(rule, faulty_count)
+    if count < needed:
+        detail = f"{rule.value} with {faulty_count} faulty needs {needed} updates; {count} are left"
+        raise Rejected(Reason.TOO_FEW, detail)
+
+
+def compute_faulty_weight(weights: Sequence[int], faulty_count: int) -> int:
+    """The most weight that `faulty_count` updates can have."""
+    return sum(sorted(weights, reverse=True)[:faulty_count])
+
+
+def _is_cap_safe(rule: Rule, weights: Sequence[int], faulty_count: int, cap: int) -> bool:
+    capped = [min(weight, cap) for weight in weights]
+    total, faulty = sum(capped), compute_faulty_weight(capped, faulty_count)
+    if len(capped) >= 3 and 3 * max(capped) > total:
+        return False
+    own = 2 * max(capped) if rule is Rule.MULTI_KRUM else 0
+    return 2 * faulty + own < total
+
+
+def compute_capped_weights(rule: Rule, weights: Sequence[int], faulty_count: int) -> tuple[int, ...]:
+    """The weights, none above a cap: the largest under which no update has more than a third of the total (where
+    there are three or more) and the rule's needs hold by weight as `verify_bearable` holds them by count.
+
+    By weight, with F the weight of the `faulty_count` heaviest: 2F < W for trimmed mean and median, 2F + 2 max(w) < W
+    for multi-Krum. The mean caps nothing: it promises nothing that a cap could protect.
+
+    Both shares grow with the cap, so a binary search finds it; at the least weight all are equal and the count decides.
+    """
+    if rule is Rule.MEAN:
+        return tuple(weights)
+    low, high = min(weights), max(weights)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _is_cap_safe(rule, weights, faulty_count, middle):
+            low = middle
+        else:
+            high = middle - 1
+    return tuple(min(weight, low) for weight in weights)
+
+
+def compute_weighted_lower_median(values: Sequence[int], weights: Sequence[int]) -> int:
+    """The smallest value v for which the values up to v have at least half of the weight."""
+    total, reached = sum(weights), 0
+    for value, weight in sorted(zip(values, weights, strict=True)):
+        reached += weight
+        if 2 * reached >= total:
+            return value
+    raise ValueError("the median of nothing")
+
+
+def compute_distance_percents(squared_distances: Sequence[int], weights: Sequence[int]) -> tuple[int, ...]:
+    """Each distance in percent of the weighted lower median distance, rounded down, at most `PERCENT_MAX`."""
+    median = compute_weighted_lower_median(squared_distances, weights)
+    return tuple(
+        min(PERCENT_MAX, isqrt(10_000 * squared // median)) if median else (PERCENT_MAX if squared else 0)
+        for squared in squared_distances
+    )
+
+
+def compute_screened(squared_distances: Sequence[int], weights: Sequence[int], faulty_count: int) -> tuple[int, ...]:
+    """The positions of the updates too far from the coordinate-wise median, farthest first, at most `faulty_count`.
+
+    Too far: more than `SCREEN_RATIO` times the weighted lower median of the squared distances. With fewer than half
+    of the weight hostile, that median is never above the
+    farthest honest update's distance. Of equally far ones the first goes.
+    """
+    limit = SCREEN_RATIO * compute_weighted_lower_median(squared_distances, weights)
+    far = [position for position, squared in enumerate(squared_distances) if squared > limit]
+    far.sort(key=lambda position: (-squared_distances[position], position))
+    return tuple(far[:faulty_count])
+
+
+def describe_distance(percent: int) -> str:
+    """Why an update was screened out, for people."""
+    if percent == PERCENT_MAX:
+        return "too far from the coordinate-wise median, at which most of the weight stands"
+    return f"distance from the coordinate-wise median is {percent} percent of the median one; " + (
+        f"{isqrt(10_000 * SCREEN_RATIO)} are allowed"
+    )
+
+
+def compute_krum_scores(
+    squared: Sequence[Sequence[int]], weights: Sequence[int], faulty_weight: int
+) -> tuple[int, ...]:
+    """Krum scores of weighted updates: the lower, the more central.
+
+    An update stands for as many equal rows as it has weight. A row's score sums the squared distances to its
+    W - F - 1 nearest other rows (the variant with n - f - 1 neighbours; Blanchard et al. sum n - f - 2), of which
+    its own w - 1 equals come first, at distance zero.
+    """
+    total = sum(weights)
+    scores = []
+    for position, row in enumerate(squared):
+        budget, score = total - faulty_weight - weights[position], 0
+        others = sorted((row[other], other) for other in range(len(weights)) if other != position)
+        for distance, other in others:
+            taken = min(budget, weights[other])
+            score += taken * distance
+            budget -= taken
+            if budget <= 0:
+                break
+        scores.append(score)
+    return tuple(scores)
+
+
+def compute_krum_selection(scores: Sequence[int], weights: Sequence[int], faulty_weight: int) -> tuple[int, ...]:
+    """The weight multi-Krum takes of each update: by (score, position), until W - F is reached, the last in part."""
+    left = sum(weights) - faulty_weight
+    selected = [0] * len(weights)
+    for _, position in sorted((score, position) for position, score in enumerate(scores)):
+        selected[position] = min(left, weights[position])
+        left -= selected[position]
+    return tuple(selected)
+
+
+def compute_round_steps(steps: Sequence[int], weights: Sequence[int]) -> int:
+    """By how many steps the round advances: the weighted mean of the updates' steps, to the nearest, halves up."""
+    total = sum(weights)
+    return (2 * sum(step * weight for step, weight in zip(steps, weights, strict=True)) + total) // (2 * total)
