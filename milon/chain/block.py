@@ -1,0 +1,88 @@
+"""Blocks, and the receipts of what their transactions did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from milon.base.codec import encode, wire
+from milon.base.hashing import digest
+from milon.base.ids import AccountId, Digest, VrfProof
+from milon.base.merkle import EMPTY_ROOT, compute_root
+from milon.base.units import Count, Epoch, Height, TimeMs, View
+from milon.chain.transaction import Transaction
+
+PROTOCOL_VERSION = 1
+
+
+@wire("header/1")
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Commits to everything a block is and does."""
+
+    chain_id: str  # of this chain only
+    version: Count  # of the protocol
+    height: Height  # one more than the parent's
+    epoch: Epoch  # which validator set
+    view: View  # in which it was proposed
+    parent_hash: Digest  # header hash of the parent; genesis hash at height 1
+    parent_view: View  # 0 where the parent is genesis
+    proposer: AccountId  # leader of the view
+    time_ms: TimeMs  # later than the parent's
+    transactions_root: Digest  # Merkle root over the transactions
+    receipts_root: Digest  # Merkle root over the receipts
+    state_root: Digest  # of the ledger after this block
+    evidence_root: Digest  # Merkle root over the evidence
+    learning_root: Digest  # Merkle root over the rounds this block closes
+    validators_hash: Digest  # of this epoch's validator set
+    next_validators_hash: Digest  # of the next epoch's
+    parameters_hash: Digest  # of the parameters in force
+    justification_hash: Digest  # Merkle root over the parent's notarization and the nullifications since
+    vrf: VrfProof  # the proposer's over epoch, view and the parent's beacon
+    beacon: Digest  # from the parent's beacon and the VRF's output
+
+
+@wire("block/1")
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A header and the transactions under it."""
+
+    header: Header  # see there
+    transactions: tuple[Transaction, ...]  # in the order they are applied
+
+
+@wire("receipt/1")
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one transaction did."""
+
+    transaction: Digest  # its hash
+    problem: str  # why it was refused, `reason: detail`; empty where it took effect
+
+
+NO_EVIDENCE_ROOT = EMPTY_ROOT
+
+
+def compute_header_hash(header: Header) -> Digest:
+    """The block's name."""
+    return digest("header", encode(header))
+
+
+def compute_transactions_root(transactions: Sequence[Transaction]) -> Digest:
+    """What the header commits to."""
+    return compute_root([encode(transaction) for transaction in transactions])
+
+
+def compute_receipts_root(receipts: Sequence[Receipt]) -> Digest:
+    """What the header commits to."""
+    return compute_root([encode(receipt) for receipt in receipts])
+
+
+def compute_vrf_input(epoch: Epoch, view: View, parent_beacon: Digest) -> bytes:
+    """The VRF's alpha of a header."""
+    return digest("beacon-input", epoch.to_bytes(8, "big"), view.to_bytes(8, "big"), parent_beacon)
+
+
+def compute_beacon(parent_beacon: Digest, vrf_output: bytes) -> Digest:
+    """The block's beacon."""
+    return digest("beacon", parent_beacon, vrf_output)

@@ -1,0 +1,65 @@
+"""Genesis: the accounts, the validators and the parameters a chain starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milon.base.codec import encode, wire
+from milon.base.errors import Reason, require
+from milon.base.hashing import digest
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Amount, Power, TimeMs
+from milon.chain.certificate import Validator
+from milon.chain.params import Parameters
+
+SUPPLY_MAX = 1 << 60  # sums of amounts stay inside 63 bits
+VALIDATORS_MAX = 512  # a certificate of all of them is 50 KiB
+
+
+@wire("genesis-account/1")
+@dataclass(frozen=True, slots=True)
+class GenesisAccount:
+    """An account's coins at the start."""
+
+    account: AccountId  # whose
+    balance: Amount  # free to spend
+    bonded: Amount  # at stake
+    is_validator: bool  # whether the stake votes
+
+
+@wire("genesis/1")
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """Where a chain starts."""
+
+    chain_id: str  # 1 to 64 characters
+    time_ms: TimeMs  # of the start
+    parameters: Parameters  # see there
+    accounts: tuple[GenesisAccount, ...]  # in order, no duplicates
+
+
+def compute_genesis_hash(genesis: Genesis) -> Digest:
+    """Names the chain; what a newcomer must know."""
+    return digest("genesis", encode(genesis))
+
+
+def compute_genesis_beacon(genesis: Genesis) -> Digest:
+    """The parent beacon of the first block."""
+    return digest("genesis-beacon", compute_genesis_hash(genesis))
+
+
+def validators_of(genesis: Genesis) -> tuple[Validator, ...]:
+    """The validator set, in order of account."""
+    return tuple(Validator(entry.account, Power(entry.bonded)) for entry in genesis.accounts if entry.is_validator)
+
+
+def verify_genesis(genesis: Genesis) -> None:
+    """Raise `Rejected` unless the chain id, the order of accounts, the supply and the validators are sound."""
+    require(1 <= len(genesis.chain_id) <= 64, Reason.OUT_OF_RANGE, "a chain id has 1 to 64 characters")
+    accounts = [entry.account for entry in genesis.accounts]
+    require(accounts == sorted(set(accounts)), Reason.NOT_CANONICAL, "accounts are out of order or double")
+    supply = sum(entry.balance + entry.bonded for entry in genesis.accounts)
+    require(supply <= SUPPLY_MAX, Reason.OUT_OF_RANGE, f"a supply of {supply}; {SUPPLY_MAX} is the most")
+    validators = validators_of(genesis)
+    require(1 <= len(validators) <= VALIDATORS_MAX, Reason.OUT_OF_RANGE, f"{len(validators)} validators")
+    require(all(validator.power > 0 for validator in validators), Reason.OUT_OF_RANGE, "a validator without stake")

@@ -1,0 +1,60 @@
+"""The learning section: what the rounds that a block closes consisted of, as the block's header commits to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from milon.base.codec import encode, wire
+from milon.base.ids import AccountId, ClaimId, Digest, JobId
+from milon.base.merkle import compute_root
+from milon.base.units import Amount, Count, Round
+from milon.pol.verdict import RoundOutcome
+
+
+@wire("settled-claim/1")
+@dataclass(frozen=True, slots=True)
+class SettledClaim:
+    """One claim of the round and how it fared."""
+
+    claim: ClaimId  # its name
+    trainer: AccountId  # whose
+    first: Count  # first segment
+    count: Count  # segments
+    records_root: Digest  # Merkle root over the records
+    records: Digest  # blob of the records
+    final_state: Digest  # blob of the last state
+    status: str  # "accepted", "refuted", "void"
+    verifiers: tuple[AccountId, ...]  # whose attestations counted
+    replayed: Count  # segments that verifiers replayed, each counted once per verifier
+    compute_ms: Count  # the trainer's own word
+
+
+@wire("payment/1")
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Coins moved by the round's end."""
+
+    account: AccountId  # whose
+    amount: Amount  # how many
+    reason: str  # "segments", "replays", "refund", "slash" (taken away), "refutation" (a refuter's share)
+
+
+@wire("closed-round/1")
+@dataclass(frozen=True, slots=True)
+class ClosedRound:
+    """Everything that decides what a round came to."""
+
+    job: JobId  # which
+    round: Round  # which
+    seed: Digest  # of its batches and draws
+    state: Digest  # blob of the state it started from
+    spec: Digest  # digest of the encoded job spec
+    claims: tuple[SettledClaim, ...]  # in order of trainer
+    outcome: RoundOutcome  # agreed by power >= Q
+    payments: tuple[Payment, ...]  # what it moved
+
+
+def compute_learning_root(rounds: Sequence[ClosedRound]) -> Digest:
+    """What the header commits to."""
+    return compute_root([encode(closed) for closed in rounds])

@@ -1,0 +1,49 @@
+"""Who trains which segments: in proportion to capacity, by largest remainder, in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from milon.base.codec import wire
+from milon.base.ids import AccountId
+from milon.base.units import Count
+
+
+@wire("assignment/1")
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A trainer's run of consecutive segments in a round."""
+
+    trainer: AccountId  # whose
+    first: Count  # first segment's number
+    count: Count  # how many
+
+
+def assign_segments(segments: int, capacities: Sequence[tuple[AccountId, int]]) -> tuple[Assignment, ...]:
+    """Hand out `segments` in proportion to capacity (segments per hour, each at least 1).
+
+    Largest remainder; ties go to the smaller account. Where there are enough segments everybody gets at least one,
+    taken from those with the most. Trainers without a segment are left out. Order is by account.
+    """
+    ordered = sorted(capacities)
+    if not ordered or segments <= 0:
+        return ()
+    total = sum(capacity for _, capacity in ordered)
+    counts = [segments * capacity // total for _, capacity in ordered]
+    by_remainder = sorted(range(len(ordered)), key=lambda i: (-(segments * ordered[i][1] % total), ordered[i][0]))
+    for index in by_remainder[: segments - sum(counts)]:
+        counts[index] += 1
+    if segments >= len(ordered):
+        for index, count in enumerate(counts):
+            if count == 0:
+                richest = max(range(len(counts)), key=lambda i: (counts[i], -i))
+                counts[richest] -= 1
+                counts[index] = 1
+    assignments: list[Assignment] = []
+    first = 0
+    for (trainer, _), count in zip(ordered, counts, strict=True):
+        if count:
+            assignments.append(Assignment(trainer, Count(first), Count(count)))
+        first += count
+    return tuple(assignments)

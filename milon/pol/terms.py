@@ -1,0 +1,153 @@
+"""What a job is: its programs, first state and data by digest, and the terms everybody works under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milon.base.codec import wire
+from milon.base.errors import Reason, require
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Amount, Count
+from milon.pol.aggregation import Rule
+
+PARTS_PER_MILLION = 1_000_000
+ROUNDS_MAX = 10_000  # a job's accounting stays far inside 63 bits
+SEGMENTS_MAX = 4_096  # one claim's records stay a value of a few hundred KiB
+STEPS_MAX = 10_000  # a segment that a verifier can replay within a deadline
+COMMITTEE_MAX = 32  # each member's attestation is a transaction
+BLOCKS_MAX = 1_000_000  # about twelve days at a second a block
+
+
+@wire("field/1")
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column of a dataset."""
+
+    name: str  # the tensor's name in every shard
+    dtype: str  # safetensors' name: "F32" or "I64"
+    shape: tuple[int, ...]  # of one row
+
+
+@wire("shard/1")
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of consecutive rows, kept as one safetensors blob."""
+
+    blob: Digest  # its content
+    rows: Count  # how many
+    size_bytes: Count  # of the blob
+
+
+@wire("data-manifest/1")
+@dataclass(frozen=True, slots=True)
+class DataManifest:
+    """A dataset: the last field is the target, the others are the model's inputs in their order."""
+
+    rows: Count  # in all shards
+    fields: tuple[Field, ...]  # columns
+    shards: tuple[Shard, ...]  # in row order
+
+
+@wire("evaluation-program/1")
+@dataclass(frozen=True, slots=True)
+class EvaluationProgram:
+    """Evaluation of a batch of one size; a second one covers the rows left over at the end."""
+
+    rows: Count  # in a batch
+    program: Digest  # the blob of the encoded program
+
+
+@wire("job-terms/1")
+@dataclass(frozen=True, slots=True)
+class JobTerms:
+    """The terms of a job; deadlines count blocks."""
+
+    rounds: Count  # how many
+    segments_per_round: Count  # shared out among the trainers by capacity
+    steps_per_segment: Count  # optimizer steps
+    batch_size: Count  # rows a step
+    aggregator: Rule  # how updates become one
+    faulty_count: Count  # hostile updates the rule must bear
+    audit_ppm: tuple[Count, ...]  # share of segments each verifier replays, per round; the last one holds for the rest
+    committee_size: Count  # verifiers per claim
+    trainers_min: Count  # fewer than this: the job waits
+    trainers_target: Count  # as soon as so many are enrolled, it starts
+    enrol_blocks: Count  # it starts without the target after so many
+    claim_blocks: Count  # from a round's start to its last claim
+    attest_blocks: Count  # from the committee's draw to the last attestation or opening
+    judge_blocks: Count  # from a refutation to the last validator's judgement
+    aggregate_blocks: Count  # from the last settled claim to the round's outcome
+    segment_price: Amount  # to the trainer, per accepted segment
+    replay_price: Amount  # to the verifier, per replayed segment
+    bond_min: Amount  # a trainer's stake at risk
+    trainers: tuple[AccountId, ...]  # who may take part; nobody named: anyone with the bond
+
+
+@wire("job-spec/1")
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """Everything that decides a job's result."""
+
+    name: str  # for people
+    train: Digest  # program blob: one training step
+    evaluate: tuple[EvaluationProgram, ...]  # one or two
+    predict: Digest  # program blob: the model's output for a batch
+    initial_state: Digest  # state blob
+    train_rows: Digest  # blob of an encoded DataManifest
+    evaluation_rows: Digest  # blob of an encoded DataManifest
+    terms: JobTerms  # see there
+
+
+def audit_ppm_of(terms: JobTerms, round_number: int) -> int:
+    """The audit rate of a round, in parts per million."""
+    return terms.audit_ppm[min(round_number, len(terms.audit_ppm) - 1)]
+
+
+def replays_per_member(segments: int, audit_ppm: int) -> int:
+    """How many of a claim's segments each committee member replays, rounded up."""
+    return -(-segments * audit_ppm // PARTS_PER_MILLION)
+
+
+def compute_cost_max(terms: JobTerms) -> int:
+    """The most a job can pay out: every segment accepted, and every replay of every audit.
+
+    Each claim rounds its replays up, so a round may hold up to one more replay a claim than its segments suggest;
+    claims are never more than segments.
+    """
+    total = 0
+    for round_number in range(terms.rounds):
+        ppm = audit_ppm_of(terms, round_number)
+        replays = replays_per_member(terms.segments_per_round, ppm)
+        if ppm:
+            replays = min(terms.segments_per_round, replays + terms.trainers_target)
+        total += terms.segments_per_round * terms.segment_price
+        total += replays * terms.committee_size * terms.replay_price
+    return total
+
+
+def verify_terms(terms: JobTerms) -> None:
+    """Raise `Rejected(OUT_OF_RANGE)` unless every term lies in its range."""
+    bounds = (
+        ("rounds", terms.rounds, 1, ROUNDS_MAX),
+        ("segments_per_round", terms.segments_per_round, 1, SEGMENTS_MAX),
+        ("steps_per_segment", terms.steps_per_segment, 1, STEPS_MAX),
+        ("batch_size", terms.batch_size, 1, 1 << 20),
+        ("faulty_count", terms.faulty_count, 0, 1_000),
+        ("committee_size", terms.committee_size, 1, COMMITTEE_MAX),
+        ("trainers_min", terms.trainers_min, 1, 1_000),
+        ("trainers_target", terms.trainers_target, terms.trainers_min, 1_000),
+        ("enrol_blocks", terms.enrol_blocks, 1, BLOCKS_MAX),
+        ("claim_blocks", terms.claim_blocks, 3, BLOCKS_MAX),
+        ("attest_blocks", terms.attest_blocks, 1, BLOCKS_MAX),
+        ("judge_blocks", terms.judge_blocks, 1, BLOCKS_MAX),
+        ("aggregate_blocks", terms.aggregate_blocks, 1, BLOCKS_MAX),
+        ("segment_price", terms.segment_price, 0, 1 << 40),
+        ("replay_price", terms.replay_price, 0, 1 << 40),
+        ("bond_min", terms.bond_min, 0, 1 << 60),
+        ("trainers named", len(terms.trainers), 0, 1_000),
+        ("audit rates", len(terms.audit_ppm), 1, ROUNDS_MAX),
+    )
+    for name, value, low, high in bounds:
+        require(low <= value <= high, Reason.OUT_OF_RANGE, f"{name} is {value}; it may be {low} to {high}")
+    for ppm in terms.audit_ppm:
+        require(ppm <= PARTS_PER_MILLION, Reason.OUT_OF_RANGE, f"an audit rate of {ppm} ppm is more than everything")

@@ -1,0 +1,172 @@
+"""What a node asks of its worker process and what comes back: digests, integers and names of files, never tensors.
+
+A request and its answers travel as wire values in frames of four length bytes (big-endian) on the worker's standard
+input and output. One request is answered by any number of `Progress` and then exactly one result. Cancelling a request
+means ending the process: nothing it had written counts until its result has arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milon.base.codec import wire
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Count
+from milon.pol.claim import SegmentRecord
+from milon.pol.terms import JobSpec
+from milon.pol.verdict import RoundOutcome
+
+
+@wire("blob-file/1")
+@dataclass(frozen=True, slots=True)
+class BlobFile:
+    """A blob that lies on this machine's disk, already checked against its id."""
+
+    blob: Digest  # its id
+    path: str  # where it lies
+
+
+@wire("check-job/1")
+@dataclass(frozen=True, slots=True)
+class CheckJob:
+    """Decode programs, first state and data, and see that they fit each other and the budget; measure the speed."""
+
+    spec: JobSpec  # the job
+    files: tuple[BlobFile, ...]  # programs, state, manifests, shards
+    memory_bytes_max: Count  # what one step may hold at once
+    operations_max: Count  # arithmetic operations of one step
+
+
+@wire("job-checked/1")
+@dataclass(frozen=True, slots=True)
+class JobChecked:
+    """The job is sound, and how fast this node trains it."""
+
+    memory_bytes: Count  # of one training step, by the program's own account
+    operations: Count  # of one training step
+    segments_per_hour: Count  # measured, at least 1
+
+
+@wire("train-segments/1")
+@dataclass(frozen=True, slots=True)
+class TrainSegments:
+    """Train consecutive segments of a round from the round's state, writing each state into a folder."""
+
+    spec: JobSpec  # the job
+    files: tuple[BlobFile, ...]  # program, manifest, shards, and the round's state
+    state: Digest  # the round's state
+    seed: Digest  # the round's seed
+    round: Count  # its number
+    first: Count  # first segment
+    count: Count  # how many
+    folder: str  # where the states go, each under its id in hexadecimal
+    tamper: str  # empty for the honest; an adversary's kind on a node that was told to be one
+
+
+@wire("segments-trained/1")
+@dataclass(frozen=True, slots=True)
+class SegmentsTrained:
+    """The records of the trained segments and the traces behind their commitments."""
+
+    records: tuple[SegmentRecord, ...]  # one a segment
+    traces: tuple[Digest, ...]  # one a segment, secret until opened
+    files: tuple[BlobFile, ...]  # the states
+    compute_ms: Count  # time spent training
+
+
+@wire("replay-item/1")
+@dataclass(frozen=True, slots=True)
+class ReplayItem:
+    """One segment to run again."""
+
+    segment: Count  # its number in the round
+    start: Digest  # the state before it
+    record: SegmentRecord  # what the trainer asserts
+
+
+@wire("replay-segments/1")
+@dataclass(frozen=True, slots=True)
+class ReplaySegments:
+    """Run segments again and compare the bits."""
+
+    spec: JobSpec  # the job
+    files: tuple[BlobFile, ...]  # program, manifest, shards, start states
+    seed: Digest  # the round's seed
+    round: Count  # its number
+    items: tuple[ReplayItem, ...]  # in segment order
+
+
+@wire("segment-replayed/1")
+@dataclass(frozen=True, slots=True)
+class SegmentReplayed:
+    """What one replay gave."""
+
+    segment: Count  # its number
+    state: Digest  # the state after it
+    trace: Digest  # the trace, to be keyed
+    is_same: bool  # state and trace commitment are those of the record
+
+
+@wire("segments-replayed/1")
+@dataclass(frozen=True, slots=True)
+class SegmentsReplayed:
+    """All results, in the order asked."""
+
+    results: tuple[SegmentReplayed, ...]  # one an item
+    compute_ms: Count  # time spent
+
+
+@wire("final-state/1")
+@dataclass(frozen=True, slots=True)
+class FinalState:
+    """One accepted claim's result."""
+
+    trainer: AccountId  # whose
+    steps: Count  # verified steps behind it: its weight
+    state: Digest  # blob id
+
+
+@wire("aggregate-round/1")
+@dataclass(frozen=True, slots=True)
+class AggregateRound:
+    """Combine the accepted finals into the next state and evaluate it."""
+
+    spec: JobSpec  # the job
+    files: tuple[BlobFile, ...]  # evaluation programs, manifest, shards, first state, round state, finals
+    state: Digest  # the round's state
+    round: Count  # its number
+    finals: tuple[FinalState, ...]  # in order of trainer
+    folder: str  # where the new state goes, under its id in hexadecimal
+
+
+@wire("round-aggregated/1")
+@dataclass(frozen=True, slots=True)
+class RoundAggregated:
+    """The outcome to sign, and the new state's file (none where the round is void)."""
+
+    outcome: RoundOutcome  # see there
+    files: tuple[BlobFile, ...]  # zero or one
+    compute_ms: Count  # time spent
+
+
+@wire("work-progress/1")
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A segment is done; for people watching."""
+
+    segment: Count  # its number
+    loss_bits: Count  # binary32 bits of its last loss
+
+
+@wire("work-refused/1")
+@dataclass(frozen=True, slots=True)
+class WorkRefused:
+    """The request cannot be done, and why: a job that does not fit, a run that diverged, a file that is not there."""
+
+    reason: str  # a `Reason`
+    detail: str  # for people
+
+
+Request = CheckJob | TrainSegments | ReplaySegments | AggregateRound
+Result = JobChecked | SegmentsTrained | SegmentsReplayed | RoundAggregated | WorkRefused
+Answer = Result | Progress
