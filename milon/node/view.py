@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import trio
-
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.units import Amount, Count, Epoch, Height, Nonce, Power, Round, TimeMs, View
 from milon.chain.block import Header, Receipt
@@ -234,7 +232,7 @@ class NodePort(Protocol):
         """What became of a transaction, or None where this node has not heard of it."""
 
     async def submit(self, transaction: Transaction) -> Digest:
-        """Check a transaction, keep it for a block and tell the network; its hash. `Rejected` where it cannot succeed."""
+        """Check a transaction, keep it for a block, tell the network; its hash. `Rejected` where it cannot succeed."""
 
     async def put_blob(self, path: Path) -> Digest:
         """Keep a copy of a file as a blob and serve it to others; its id. `Rejected(FULL)` beyond the limits."""
@@ -246,8 +244,15 @@ class NodePort(Protocol):
         """Ask the node to end in good order; returns before it has ended."""
 
 
+class Started(Protocol):
+    """The part of `trio.TaskStatus` that a service uses."""
+
+    def started(self, value: str) -> None:
+        """Tell whoever started the service that it answers, at this address."""
+
+
 class ApiServer(Protocol):
     """Serves a node over HTTP until cancelled; `milon_cli` hands one to the node, which knows nothing of HTTP."""
 
-    async def __call__(self, node: NodePort, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    async def __call__(self, node: NodePort, *, task_status: Started) -> None:
         """Listen, report `http://HOST:PORT` once requests are answered, and serve; for `nursery.start`."""
