@@ -1,0 +1,140 @@
+"""Aggregation rules on blocks of integers: every result is defined by integers, so no order of sums can change it.
+
+A block is an int64 tensor [updates, columns] with entries of magnitude at most `BOUND`. Weights are positive integers,
+one per update; an update counts as so many equal rows. The rules return numerators; the caller divides once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from milon.pol.aggregation import UPDATES_MAX
+
+BOUND = (1 << 19) - 1  # a product of two fits 38 bits, a sum of 2^15 of them 53: exact in binary64 in any order
+BLOCK_COLUMNS = 1 << 15  # see BOUND
+EXACT_BLOCKS = 1 << 10  # int64 sums of 53-bit Gram blocks stay below 2^63 for so many
+INDEX_BITS = UPDATES_MAX.bit_length() - 1  # with a 20-bit value and its sign: 30 bits of one int32 key
+NETWORK_ROWS_MAX = 16  # up to here comparing whole rows beats torch's sort along columns, tenfold at 5 rows
+
+
+def _sort_keys(keys: Tensor) -> Tensor:
+    """The columns of an int32 tensor in ascending order: a transposition network for few rows, else a sort."""
+    count = keys.shape[0]
+    if count > NETWORK_ROWS_MAX:
+        return keys.sort(dim=0).values
+    rows = list(keys.unbind(0))
+    for turn in range(count):
+        for low in range(turn % 2, count - 1, 2):
+            first, second = rows[low], rows[low + 1]
+            rows[low], rows[low + 1] = torch.minimum(first, second), torch.maximum(first, second)
+    return torch.stack(rows)
+
+
+def sort_columns(block: Tensor, weights: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Each column's values in ascending order, and beside them the weights summed up to and including each."""
+    count = block.shape[0]
+    numbers = torch.arange(count, device=block.device, dtype=torch.int32).unsqueeze(1)
+    keys = _sort_keys((block.to(torch.int32) << INDEX_BITS) | numbers)
+    values = (keys >> INDEX_BITS).to(torch.int64)
+    weight_of = torch.tensor(weights, device=block.device, dtype=torch.int64)
+    reached = weight_of[(keys & (UPDATES_MAX - 1)).to(torch.int64)].cumsum(dim=0)
+    return values, reached
+
+
+def compute_median_twice(block: Tensor, weights: Sequence[int]) -> Tensor:
+    """Twice the weighted median of every column, [columns].
+
+    The median is the smallest v for which the values up to v have half of the weight; where they have exactly half,
+    the mean of v and the next value.
+    """
+    values, reached = sort_columns(block, weights)
+    total = sum(weights)
+    lower = (2 * reached < total).sum(dim=0, keepdim=True)
+    upper = lower + (2 * reached.gather(0, lower) == total)
+    return (values.gather(0, lower) + values.gather(0, upper)).squeeze(0)
+
+
+def compute_trimmed_sum(block: Tensor, weights: Sequence[int], faulty_weight: int) -> Tensor:
+    """The sum of every column's rows without the F lowest and the F highest, F = `faulty_weight`; W - F - F remain."""
+    values, reached = sort_columns(block, weights)
+    top = reached.clamp(faulty_weight, sum(weights) - faulty_weight)
+    kept = top.diff(dim=0, prepend=torch.full_like(top[:1], faulty_weight))
+    return (values * kept).sum(dim=0)
+
+
+def compute_weighted_sum(block: Tensor, weights: Sequence[int]) -> Tensor:
+    """The weighted sum of every column."""
+    return (block * torch.tensor(weights, device=block.device, dtype=torch.int64).unsqueeze(1)).sum(dim=0)
+
+
+def compute_squared_distances_to_median(block: Tensor, weights: Sequence[int]) -> list[int]:
+    """Four times each row's squared distance to the weighted median of the columns (at most 2^42 a column)."""
+    difference = 2 * block - compute_median_twice(block, weights)
+    return [int(squared) for squared in (difference * difference).sum(dim=1).tolist()]
+
+
+class Gram:
+    """The exact Gram matrix of rows that arrive block by block: binary64 inside a block, integers across blocks."""
+
+    def __init__(self, count: int) -> None:
+        self._whole = [[0] * count for _ in range(count)]
+        self._part: Tensor | None = None
+        self._blocks = 0
+
+    def add(self, block: Tensor) -> None:
+        """Add a block of at most `BLOCK_COLUMNS` columns; its product holds no rounded number, on any device."""
+        rows = block.to(torch.float64)
+        product = (rows @ rows.T).to(torch.int64)
+        self._part = product if self._part is None else self._part + product
+        self._blocks += 1
+        if self._blocks == EXACT_BLOCKS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._part is not None:
+            for row, added in zip(self._whole, self._part.tolist(), strict=True):
+                row[:] = [old + new for old, new in zip(row, added, strict=True)]
+        self._part, self._blocks = None, 0
+
+    def compute_squared_distances(self) -> list[list[int]]:
+        """G_ii + G_jj - 2 G_ij: symmetric, never negative, without cancellation."""
+        self._flush()
+        whole, count = self._whole, len(self._whole)
+        return [[whole[i][i] + whole[j][j] - 2 * whole[i][j] for j in range(count)] for i in range(count)]
+
+
+def divide_half_even(numerator: Tensor, denominator: int) -> Tensor:
+    """The integers nearest to numerator / denominator (positive), ties to even."""
+    quotient = torch.div(numerator, denominator, rounding_mode="floor")
+    twice = 2 * (numerator - quotient * denominator)
+    up = (twice > denominator) | ((twice == denominator) & (quotient & 1 == 1))
+    return quotient + up
+
+
+def add_once_rounded(base: Tensor, grid: Tensor, exponent: int) -> Tensor:
+    """base + grid * 2^exponent, rounded once to binary32 (nearest, ties to even); |grid| at most 2^53.
+
+    The binary64 sum is first rounded to odd: its error is exact (Knuth's two-sum), and an inexact sum with an even
+    last bit moves one place towards it. Rounding that to the shorter format equals rounding the true sum (Boldo and
+    Melquiond 2008, theorem 1).
+    """
+    left = base.to(torch.float64)
+    right = grid.to(torch.float64) * 2.0**exponent
+    total = left + right
+    part = total - left
+    error = (left - (total - part)) + (right - part)
+    bits = total.view(torch.int64)
+    step = torch.where((error > 0) == (total > 0), 1, -1)
+    odd = torch.where((error != 0) & (bits & 1 == 0), bits + step, bits)
+    return odd.view(torch.float64).to(torch.float32)
+
+
+def compute_lower_median(values: Tensor, weights: Sequence[int]) -> Tensor:
+    """The weighted lower median of every column of integers of any size, [columns], in the type of `values`."""
+    ordered, order = values.to(torch.int64).sort(dim=0, stable=True)
+    reached = torch.tensor(weights, device=values.device, dtype=torch.int64)[order].cumsum(dim=0)
+    lower = (2 * reached < sum(weights)).sum(dim=0, keepdim=True)
+    return ordered.gather(0, lower).squeeze(0).to(values.dtype)
