@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.base.units import Height
 
@@ -82,3 +83,14 @@ class Store(StoreReader, Protocol):
 
     def close(self) -> None:
         """Release the files; closing twice is allowed."""
+
+
+def verify_commit(commit: Commit, tip: tuple[Height, Digest] | None) -> None:
+    """What every store checks before it changes anything: the tip rises, and keys and values are within the limits."""
+    height = commit.tip[0]
+    if tip is not None and height <= tip[0]:
+        raise Rejected(Reason.STALE, f"height {height} is not above the tip at {tip[0]}")
+    for key, value in commit.changes.items():
+        require(0 < len(key) <= KEY_MAX_BYTES, Reason.TOO_LARGE, f"a ledger key of {len(key)} bytes")
+        size = 0 if value is None else len(value)
+        require(size <= VALUE_MAX_BYTES, Reason.TOO_LARGE, f"a ledger value of {size} bytes")
