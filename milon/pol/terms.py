@@ -16,6 +16,7 @@ SEGMENTS_MAX = 4_096  # one claim's records stay a value of a few hundred KiB
 STEPS_MAX = 10_000  # a segment that a verifier can replay within a deadline
 COMMITTEE_MAX = 32  # each member's attestation is a transaction
 BLOCKS_MAX = 1_000_000  # about twelve days at a second a block
+NAME_CHARACTERS_MAX = 64  # fits a line on a screen
 
 
 @wire("field/1")
@@ -151,3 +152,15 @@ def verify_terms(terms: JobTerms) -> None:
         require(low <= value <= high, Reason.OUT_OF_RANGE, f"{name} is {value}; it may be {low} to {high}")
     for ppm in terms.audit_ppm:
         require(ppm <= PARTS_PER_MILLION, Reason.OUT_OF_RANGE, f"an audit rate of {ppm} ppm is more than everything")
+
+
+def verify_spec(spec: JobSpec) -> None:
+    """Raise `Rejected(OUT_OF_RANGE)` unless the terms lie in their ranges, the name can be shown, and evaluation has
+    one program, or a second one for fewer rows."""
+    is_good_name = 0 < len(spec.name) <= NAME_CHARACTERS_MAX and spec.name.isprintable()
+    require(is_good_name, Reason.OUT_OF_RANGE, f"a job's name has 1 to {NAME_CHARACTERS_MAX} printable characters")
+    rows = [program.rows for program in spec.evaluate]
+    require(1 <= len(rows) <= 2, Reason.OUT_OF_RANGE, f"{len(rows)} evaluation programs; one or two may be")
+    require(min(rows) > 0, Reason.OUT_OF_RANGE, "an evaluation program for batches of no rows")
+    require(len(rows) == 1 or rows[1] < rows[0], Reason.OUT_OF_RANGE, "the second evaluation program is for fewer rows")
+    verify_terms(spec.terms)

@@ -1,0 +1,65 @@
+"""Segments are shared out in proportion to capacity, all of them, without gaps."""
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milon.base.ids import AccountId
+from milon.pol.assignment import assign_segments
+
+CAPACITIES = st.lists(st.integers(1, 10_000), min_size=1, max_size=12)
+
+
+def _account(number: int) -> AccountId:
+    return AccountId(bytes([number]) * 32)
+
+
+def _trainers(capacities: list[int]) -> list[tuple[AccountId, int]]:
+    return [(_account(number), capacity) for number, capacity in enumerate(capacities)]
+
+
+@given(segments=st.integers(1, 500), capacities=CAPACITIES)
+def test_all_segments_are_handed_out_in_one_run_each(segments: int, capacities: list[int]) -> None:
+    assignments = assign_segments(segments, _trainers(capacities))
+    reached = 0
+    for assignment in assignments:
+        assert assignment.first == reached and assignment.count > 0
+        reached += assignment.count
+    assert reached == segments
+    assert [a.trainer for a in assignments] == sorted(a.trainer for a in assignments)
+
+
+@given(segments=st.integers(1, 500), capacities=CAPACITIES)
+def test_everybody_gets_one_where_there_are_enough(segments: int, capacities: list[int]) -> None:
+    assignments = assign_segments(segments, _trainers(capacities))
+    assert len(assignments) == len(capacities) or segments < len(capacities)
+
+
+@given(segments=st.integers(100, 500), capacities=st.lists(st.integers(50, 100), min_size=1, max_size=10))
+def test_shares_are_within_one_of_the_quota(segments: int, capacities: list[int]) -> None:
+    """Capacities are near each other here, so that nobody's quota is below one."""
+    for assignment, capacity in zip(assign_segments(segments, _trainers(capacities)), capacities, strict=True):
+        quota = Fraction(segments * capacity, sum(capacities))
+        assert abs(assignment.count - quota) < 1
+
+
+@given(segments=st.integers(1, 100), capacities=CAPACITIES)
+def test_the_order_of_enrolment_does_not_matter(segments: int, capacities: list[int]) -> None:
+    trainers = _trainers(capacities)
+    assert assign_segments(segments, trainers) == assign_segments(segments, trainers[::-1])
+
+
+def test_ties_go_to_the_smaller_account() -> None:
+    counts = [a.count for a in assign_segments(5, _trainers([1, 1, 1]))]
+    assert counts == [2, 2, 1]
+
+
+def test_the_slowest_still_gets_one_from_the_fastest() -> None:
+    counts = [a.count for a in assign_segments(10, _trainers([1_000, 1, 1]))]
+    assert counts == [8, 1, 1]
+
+
+def test_nothing_to_hand_out() -> None:
+    assert assign_segments(0, _trainers([1])) == ()
+    assert assign_segments(5, []) == ()
