@@ -57,7 +57,7 @@ class Ledger:
     """
 
     base: Reader  # the store at a finalized height, or the ledger after the parent block
-    changes: Mapping[bytes, bytes | None] = field(default=NO_CHANGES)  # on top of `base`; None: removed
+    changes: Mapping[bytes, bytes | None] = field(default_factory=lambda: NO_CHANGES)  # on top of `base`; None: removed
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None."""
