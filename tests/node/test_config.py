@@ -1,0 +1,79 @@
+"""Settings: what is written comes back, and what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milon.base.errors import Reason, Rejected
+from milon.node.config import Config, format_config, load_config, parse_config, save_config, verify_multiaddress
+from milon.node.folder import NodeFolder
+
+ADDRESS = "/ip4/10.0.0.1/tcp/4001/p2p/12D3KooWTest"
+
+
+def _refusal(text: str) -> Rejected:
+    with pytest.raises(Rejected) as refusal:
+        parse_config(text)
+    return refusal.value
+
+
+def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
+    config = Config(role="trainer", genesis_hash="ab" * 32, listen_port=4001, bootstrap=(ADDRESS, ADDRESS), threads=2)
+    save_config(NodeFolder(tmp_path), config)
+    assert load_config(NodeFolder(tmp_path)) == config
+    assert parse_config("") == Config()
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=64))
+def test_any_text_survives(text: str) -> None:
+    assert parse_config(format_config(Config(adversary=text))).adversary == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "told"),
+    [
+        ("rol = 'full'", Reason.UNKNOWN, "did you mean 'role'?"),
+        ("zzzz = 1", Reason.UNKNOWN, "known are role"),
+        ("role = 'miner'", Reason.OUT_OF_RANGE, "validator, trainer, full"),
+        ("listen_port = '4001'", Reason.WRONG_TYPE, "a whole number"),
+        ("listen_port = 70000", Reason.OUT_OF_RANGE, "0 to 65535"),
+        ("threads = true", Reason.WRONG_TYPE, "a whole number"),
+        ("listen_host = 'localhost'", Reason.MALFORMED, "not an IP address"),
+        ("bootstrap = 'x'", Reason.WRONG_TYPE, "a list of strings"),
+        ("bootstrap = ['x']", Reason.MALFORMED, "one looks like /ip4/"),
+        ("genesis_hash = 'abc'", Reason.MALFORMED, "64 hexadecimal digits"),
+        ("blob_store_bytes_max = 1", Reason.OUT_OF_RANGE, "blob_store_bytes_max"),
+        ("= 1", Reason.MALFORMED, "not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named(text: str, reason: Reason, told: str) -> None:
+    refusal = _refusal(text)
+    assert refusal.reason is reason
+    assert told in refusal.detail
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "127.0.0.1:4001",
+        "/ip4/1.2.3.4/tcp/4001",
+        "/ip4/1.2.3.4/tcp/0/p2p/x",
+        "/ip4/1.2.3.4/udp/1/p2p/x",
+        "/ip4//tcp/1/p2p/x",
+        "/ip4/1.2.3.4/tcp/²/p2p/x",
+        ADDRESS + "y" * 256,
+    ],
+)
+def test_a_bootstrap_address_needs_host_port_and_peer(address: str) -> None:
+    with pytest.raises(Rejected) as refusal:
+        verify_multiaddress(address)
+    assert refusal.value.reason is Reason.MALFORMED
+
+
+def test_a_folder_without_settings_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Rejected) as refusal:
+        load_config(NodeFolder(tmp_path))
+    assert "milon init" in refusal.value.detail
