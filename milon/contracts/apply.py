@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import assert_never
 
-from milon.base.ids import AccountId, Digest
-from milon.base.units import Height, TimeMs
+from milon.base.codec import encode
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import AccountId, ClaimId, Digest, JobId
+from milon.base.units import Amount, Height, Nonce, TimeMs
 from milon.chain.block import Receipt
-from milon.chain.genesis import Genesis
+from milon.chain.genesis import Genesis, validators_of
 from milon.chain.learning import ClosedRound
 from milon.chain.params import Parameters
-from milon.chain.transaction import Transaction
-from milon.state.ledger import Ledger
+from milon.chain.transaction import (
+    AggregateVote,
+    Attest,
+    Bond,
+    Claim,
+    Enrol,
+    HoldJob,
+    Judge,
+    OpenTraces,
+    SubmitJob,
+    Transaction,
+    Transfer,
+    Unbond,
+    Withdraw,
+    compute_transaction_hash,
+    verify_transaction,
+)
+from milon.contracts.accounts import burn, load_account, store_account
+from milon.contracts.claims import (
+    Moment,
+    apply_attest,
+    apply_claim,
+    apply_judge,
+    apply_open_traces,
+    load_claim,
+)
+from milon.contracts.jobs import apply_enrol, apply_hold_job, apply_submit_job, load_open_jobs
+from milon.contracts.records import (
+    SUPPLY_KEY,
+    VALIDATORS_KEY,
+    Account,
+    ClaimStatus,
+    OpenRound,
+    Phase,
+    Supply,
+    ValidatorSet,
+    account_key,
+    beacon_key,
+    open_round_key,
+)
+from milon.contracts.rounds import advance_job, apply_aggregate_vote
+from milon.contracts.staking import apply_bond, apply_unbond, apply_withdraw
+from milon.contracts.transfer import apply_transfer
+from milon.state.ledger import Draft, Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +80,143 @@ class Applied:
     ledger: Ledger  # an overlay on the parent's
     receipts: tuple[Receipt, ...]  # one a transaction
     closed: tuple[ClosedRound, ...]  # the rounds it closes
+
+
+BEACONS_KEPT = 64  # far more than any delay between an event and the beacon that decides about it
+
+
+@lru_cache(maxsize=8_192)  # a transaction is seen in the mempool, in proposals and in the final block
+def _verify_signature(transaction: Transaction) -> None:
+    verify_transaction(transaction)
+
+
+def verify_admissible(ledger: Ledger | Draft, context: BlockContext, transaction: Transaction) -> None:
+    """Raise `Rejected` unless the transaction may stand in a block here: chain, size, fee, nonce, funds, signature."""
+    body, parameters = transaction.body, context.parameters
+    require(body.chain_id == context.chain_id, Reason.WRONG_CHAIN, f"for chain {body.chain_id!r:.80}")
+    size = len(encode(transaction))
+    allowed = parameters.transaction_bytes_max
+    require(size <= allowed, Reason.TOO_LARGE, f"a transaction of {size} bytes; {allowed} are allowed")
+    require(body.fee >= parameters.fee_min, Reason.INSUFFICIENT_FUNDS, f"the least fee is {parameters.fee_min}")
+    account = load_account(ledger, body.sender)
+    require(body.nonce == account.nonce, Reason.WRONG_NONCE, f"nonce {body.nonce} where {account.nonce} is next")
+    require(
+        body.fee <= account.balance, Reason.INSUFFICIENT_FUNDS, f"a balance of {account.balance} cannot pay the fee"
+    )
+    _verify_signature(transaction)
+
+
+def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction, name: Digest) -> None:
+    """Check and change, by action; raises `Rejected` with the draft in any state, to be dropped."""
+    sender, action = transaction.body.sender, transaction.body.action
+    moment = Moment(context.height, context.parameters)
+    match action:
+        case Transfer():
+            apply_transfer(draft, sender, action)
+        case Bond():
+            apply_bond(draft, sender, action)
+        case Unbond():
+            apply_unbond(draft, sender, action, context.height, context.parameters)
+        case Withdraw():
+            apply_withdraw(draft, sender, context.height)
+        case SubmitJob():
+            apply_submit_job(draft, sender, action, JobId(name), context.height)
+        case HoldJob():
+            apply_hold_job(draft, sender, action, context.height)
+        case Enrol():
+            apply_enrol(draft, sender, action)
+        case Claim():
+            apply_claim(draft, sender, action, ClaimId(name), moment)
+        case Attest():
+            apply_attest(draft, sender, action, moment)
+        case OpenTraces():
+            apply_open_traces(draft, sender, action)
+        case Judge():
+            apply_judge(draft, sender, action, moment)
+        case AggregateVote():
+            apply_aggregate_vote(draft, sender, action)
+        case _:
+            assert_never(action)
+
+
+def apply_transaction(draft: Draft, context: BlockContext, transaction: Transaction) -> Receipt:
+    """Charge the fee and the nonce, then do what is asked or, where it is refused, nothing more; the receipt says why.
+
+    Raises `Rejected` where the transaction may not stand in a block at all.
+    """
+    verify_admissible(draft, context, transaction)
+    body, name = transaction.body, compute_transaction_hash(transaction)
+    account = load_account(draft, body.sender)
+    charged = replace(account, nonce=Nonce(account.nonce + 1), balance=Amount(account.balance - body.fee))
+    store_account(draft, body.sender, charged)
+    burn(draft, body.fee)
+    attempt = Draft(draft)
+    try:
+        _apply_action(attempt, context, transaction, name)
+    except Rejected as refusal:
+        return Receipt(name, str(refusal))
+    attempt.merge_into(draft)
+    return Receipt(name, "")
+
+
+def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Transaction]) -> Applied:
+    """The ledger after the block; `Rejected` where a transaction may not stand in it, which makes the block invalid."""
+    limit = context.parameters.block_transactions_max
+    require(len(transactions) <= limit, Reason.TOO_LARGE, f"{len(transactions)} transactions; {limit} are allowed")
+    draft = Draft(ledger)
+    draft.put(beacon_key(context.height), context.beacon)
+    if context.height > BEACONS_KEPT:
+        draft.remove(beacon_key(context.height - BEACONS_KEPT))
+    receipts = tuple(apply_transaction(draft, context, transaction) for transaction in transactions)
+    moment = Moment(context.height, context.parameters)
+    closed = [advance_job(draft, job, moment) for job in load_open_jobs(draft)]
+    return Applied(draft.commit(), receipts, tuple(entry for entry in closed if entry is not None))
+
+
+def select_transactions(
+    ledger: Ledger, context: BlockContext, candidates: Sequence[Transaction]
+) -> tuple[Transaction, ...]:
+    """Those of the candidates that may stand in one block in this order, within its limits."""
+    draft = Draft(ledger)
+    chosen: list[Transaction] = []
+    room = int(context.parameters.block_bytes_max)
+    for transaction in candidates:
+        size = len(encode(transaction))
+        if len(chosen) == context.parameters.block_transactions_max:
+            break
+        if size > room:
+            continue
+        attempt = Draft(draft)
+        try:
+            apply_transaction(attempt, context, transaction)
+        except Rejected:
+            continue
+        attempt.merge_into(draft)
+        chosen.append(transaction)
+        room -= size
+    return tuple(chosen)
+
+
+def is_waiting_for_blocks(ledger: Ledger) -> bool:
+    """Whether learning waits for nothing but the next heights: a round for its seed, a claim for its beacon."""
+    for job in load_open_jobs(ledger):
+        opened = ledger.load(open_round_key(job), OpenRound)
+        if opened is None:
+            continue
+        if opened.phase is Phase.SEED:
+            return True
+        if any(load_claim(ledger, claim).status is ClaimStatus.SAMPLING for claim in opened.claims):
+            return True
+    return False
+
+
+def compute_genesis_ledger(genesis: Genesis) -> Mapping[bytes, bytes]:
+    """The flat table at height 0."""
+    minted = sum(entry.balance + entry.bonded for entry in genesis.accounts)
+    table = {
+        SUPPLY_KEY: encode(Supply(Amount(minted), Amount(0))),
+        VALIDATORS_KEY: encode(ValidatorSet(validators_of(genesis))),
+    }
+    for entry in genesis.accounts:
+        table[account_key(entry.account)] = encode(Account(balance=entry.balance, bonded=entry.bonded))
+    return table

@@ -1,0 +1,249 @@
+"""What the ledger holds, and under which keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from milon.base.codec import wire
+from milon.base.ids import AccountId, ClaimId, Digest, JobId
+from milon.base.units import Amount, Count, Height, Nonce, Power, Round
+from milon.chain.certificate import Validator
+from milon.chain.learning import Payment
+from milon.pol.assignment import Assignment
+from milon.pol.terms import JobSpec
+from milon.pol.verdict import RoundOutcome, Verdict
+
+SUPPLY_KEY = b"supply"
+VALIDATORS_KEY = b"validators"
+OPEN_JOBS_KEY = b"open-jobs"
+JOB_PREFIX = b"job/"
+
+
+def account_key(account: AccountId) -> bytes:
+    """Where an `Account` lies."""
+    return b"account/" + account
+
+
+def beacon_key(height: int) -> bytes:
+    """Where the beacon of a recent block lies."""
+    return b"beacon/" + height.to_bytes(8, "big")
+
+
+def job_key(job: JobId) -> bytes:
+    """Where a `Job` lies."""
+    return JOB_PREFIX + job
+
+
+def open_round_key(job: JobId) -> bytes:
+    """Where a running job's `OpenRound` lies."""
+    return b"open-round/" + job
+
+
+def closed_round_key(job: JobId, round_number: int) -> bytes:
+    """Where a `ClosedRound` lies."""
+    return b"closed-round/" + job + round_number.to_bytes(8, "big")
+
+
+def claim_key(claim: ClaimId) -> bytes:
+    """Where a `ClaimRecord` lies."""
+    return b"claim/" + claim
+
+
+@wire("unbonding/1")
+@dataclass(frozen=True, slots=True)
+class Unbonding:
+    """Stake on its way out, slashable until then."""
+
+    amount: Amount  # how much
+    release_height: Height  # from this height on it may be withdrawn
+
+
+@wire("account/1")
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account's coins."""
+
+    balance: Amount = Amount(0)  # free to spend
+    nonce: Nonce = Nonce(0)  # transactions so far
+    bonded: Amount = Amount(0)  # at stake
+    unbonding: tuple[Unbonding, ...] = ()  # by release height
+    slashed: Amount = Amount(0)  # lost so far
+
+
+@wire("supply/1")
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """All coins: minted - burned = balances + bonds + unbonding + escrow, after every transaction."""
+
+    minted: Amount  # in genesis
+    burned: Amount  # fees and slashes
+
+
+@wire("validator-set/1")
+@dataclass(frozen=True, slots=True)
+class ValidatorSet:
+    """Who votes."""
+
+    validators: tuple[Validator, ...]  # in order of account
+
+
+@wire("job-index/1")
+@dataclass(frozen=True, slots=True)
+class JobIndex:
+    """The jobs that time may change."""
+
+    jobs: tuple[JobId, ...]  # in order of submission
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    PENDING = "pending"  # validators fetch and check it
+    ENROLLING = "enrolling"  # waiting for trainers
+    RUNNING = "running"  # a round is open
+    FINISHED = "finished"  # all rounds closed
+    REJECTED = "rejected"  # never started; the escrow went back
+
+
+@wire("objection/1")
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """A validator that cannot hold the job."""
+
+    validator: AccountId  # who
+    problem: str  # why
+
+
+@wire("trainer/1")
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Someone who offered capacity to a job."""
+
+    account: AccountId  # who
+    capacity: Count  # segments per hour
+    is_active: bool  # False after a round without a claim, until it enrols again
+    delivered: Count  # segments accepted so far
+
+
+@wire("job/1")
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job's standing."""
+
+    submitter: AccountId  # who pays and gets the rest back
+    spec: JobSpec  # what it is
+    status: JobStatus  # see there
+    problem: str  # why it was rejected
+    escrow: Amount  # what is left of the reward
+    paid: Amount  # what trainers and verifiers have had
+    since_height: Height  # of the current status
+    holders: tuple[AccountId, ...]  # validators that hold it
+    objections: tuple[Objection, ...]  # validators that do not
+    trainers: tuple[Trainer, ...]  # in order of account
+    barred: tuple[AccountId, ...]  # trainers that lied
+    next_round: Round  # the open or the next one
+    state: Digest  # blob of the global state
+
+
+class Phase(StrEnum):
+    """Where an open round stands."""
+
+    SEED = "seed"  # waiting for the beacon
+    TRAIN = "train"  # claims come in and are audited
+    AGGREGATE = "aggregate"  # validators sign the outcome
+
+
+@wire("outcome-vote/1")
+@dataclass(frozen=True, slots=True)
+class OutcomeVote:
+    """One validator's word on the round."""
+
+    validator: AccountId  # who
+    outcome: RoundOutcome  # what
+
+
+@wire("open-round/1")
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """The round a running job is in."""
+
+    round: Round  # its number
+    phase: Phase  # see there
+    start_height: Height  # when it was opened
+    seed: Digest | None  # of batches and draws, once the beacon is there
+    assignments: tuple[Assignment, ...]  # who trains what
+    deadline: Height  # of the phase
+    claims: tuple[ClaimId, ...]  # in the order they came
+    claimed: tuple[AccountId, ...]  # their trainers, same order
+    votes: tuple[OutcomeVote, ...]  # on the outcome
+    payments: tuple[Payment, ...]  # slashes and refutations so far
+
+
+class ClaimStatus(StrEnum):
+    """Where a claim stands; the last three are final."""
+
+    SAMPLING = "sampling"  # waiting for the beacon
+    ATTESTING = "attesting"  # the committee replays
+    OPENING = "opening"  # the trainer shows its traces
+    SUSPENDED = "suspended"  # refuted by a member; every validator replays the segment
+    ACCEPTED = "accepted"  # counts
+    REFUTED = "refuted"  # a lie: power >= Q found other bits
+    VOID = "void"  # neither: too few replays, withheld states, no opening
+
+
+SETTLED = (ClaimStatus.ACCEPTED, ClaimStatus.REFUTED, ClaimStatus.VOID)
+
+
+@wire("attestation/1")
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A committee member's word."""
+
+    verifier: AccountId  # who
+    verdict: Verdict  # what
+    segment: Count  # in question, unless TRUE
+    keyed_traces: Digest  # to be checked at the opening
+    sample: tuple[Count, ...]  # places in the claim it had to replay
+    is_counted: bool  # False once overruled or shown not to have replayed
+
+
+@wire("judgement/1")
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A validator's word on the disputed segment."""
+
+    validator: AccountId  # who
+    verdict: Verdict  # what
+
+
+@wire("claim-record/1")
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """A claim's standing."""
+
+    claim: ClaimId  # its name
+    job: JobId  # which
+    round: Round  # which
+    trainer: AccountId  # whose
+    first: Count  # first segment
+    count: Count  # segments
+    records_root: Digest  # Merkle root
+    records: Digest  # blob of the records
+    final_state: Digest  # blob of the last state
+    compute_ms: Count  # the trainer's word
+    height: Height  # of the block that took it in
+    status: ClaimStatus  # see there
+    problem: str  # why it is void or refuted
+    deadline: Height  # of the status, where it has one
+    beacon: Digest | None  # of committee and samples
+    committee: tuple[AccountId, ...]  # who replays
+    attestations: tuple[Attestation, ...]  # in the order they came
+    disputed: Count  # segment in question while SUSPENDED
+    refuter: AccountId | None  # whose word suspended it
+    judgements: tuple[Judgement, ...]  # on the disputed segment
+
+
+def power_of(validators: ValidatorSet, account: AccountId) -> Power:
+    """Voting power of an account, 0 for those who do not vote."""
+    return next((entry.power for entry in validators.validators if entry.account == account), Power(0))

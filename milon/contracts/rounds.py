@@ -1,0 +1,235 @@
+"""A job's rounds: seeded, trained, aggregated, closed, and the next one opened.
+
+SEED --beacon--> TRAIN --every claim in (or the deadline) and settled--> AGGREGATE --power >= Q or deadline--> closed
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from milon.base.codec import encode
+from milon.base.errors import Reason, Rejected, require
+from milon.base.hashing import digest
+from milon.base.ids import AccountId, Digest, JobId
+from milon.base.units import Amount, Count, Height, Round
+from milon.chain.certificate import compute_quorum
+from milon.chain.learning import ClosedRound, Payment, SettledClaim
+from milon.chain.transaction import AggregateVote
+from milon.contracts.accounts import load_validators
+from milon.contracts.claims import Moment, advance_claim, load_claim
+from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job
+from milon.contracts.records import (
+    SETTLED,
+    ClaimRecord,
+    ClaimStatus,
+    Job,
+    JobStatus,
+    OpenRound,
+    OutcomeVote,
+    Phase,
+    beacon_key,
+    claim_key,
+    closed_round_key,
+    job_key,
+    open_round_key,
+    power_of,
+)
+from milon.contracts.rewards import pay_round
+from milon.pol.assignment import assign_segments
+from milon.pol.batches import compute_round_seed
+from milon.pol.verdict import RoundOutcome
+from milon.state.ledger import Draft
+
+REASON_CHARACTERS_MAX = 256  # of a refusal or a void round: numbers and a few words
+
+
+def advance_job(draft: Draft, job: JobId, moment: Moment) -> ClosedRound | None:
+    """What time and the block's transactions together do to an open job; the round this closes, if one."""
+    record = load_job(draft, job)
+    waited = moment.height - record.since_height
+    if record.status is JobStatus.PENDING and waited > PENDING_BLOCKS_MAX:
+        end_job(draft, job, record, JobStatus.REJECTED, "too few validators could hold the job in time", moment.height)
+    elif record.status is JobStatus.ENROLLING:
+        _start_if_ready(draft, job, record, moment)
+    elif record.status is JobStatus.RUNNING:
+        return _advance_round(draft, job, record, moment)
+    return None
+
+
+def _start_if_ready(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
+    terms = record.spec.terms
+    active = sum(trainer.is_active for trainer in record.trainers)
+    waited = moment.height - record.since_height
+    if active >= terms.trainers_target or (active >= terms.trainers_min and waited >= terms.enrol_blocks):
+        _start_round(draft, job, replace(record, status=JobStatus.RUNNING), moment)
+    elif waited > ENROLLING_BLOCKS_MAX:
+        status = JobStatus.REJECTED if record.next_round == 0 else JobStatus.FINISHED
+        problem = f"{active} trainers where {terms.trainers_min} are needed"
+        end_job(draft, job, record, status, problem, moment.height)
+
+
+def _start_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
+    terms = record.spec.terms
+    capacities = [(trainer.account, int(trainer.capacity)) for trainer in record.trainers if trainer.is_active]
+    if len(capacities) < terms.trainers_min:
+        waiting = replace(record, status=JobStatus.ENROLLING, since_height=moment.height)
+        draft.store(job_key(job), waiting)
+        return
+    opened = OpenRound(
+        round=record.next_round,
+        phase=Phase.SEED,
+        start_height=moment.height,
+        seed=None,
+        assignments=assign_segments(terms.segments_per_round, capacities),
+        deadline=Height(0),
+        claims=(),
+        claimed=(),
+        votes=(),
+        payments=(),
+    )
+    draft.store(open_round_key(job), opened)
+    draft.store(job_key(job), replace(record, since_height=moment.height))
+
+
+def _load_round(draft: Draft, job: JobId) -> OpenRound:
+    opened = draft.load(open_round_key(job), OpenRound)
+    if opened is None:
+        raise RuntimeError("a running job without a round")
+    return opened
+
+
+def _advance_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> ClosedRound | None:
+    opened = _load_round(draft, job)
+    if opened.phase is Phase.SEED:
+        _seed(draft, job, record, opened, moment)
+        return None
+    if opened.phase is Phase.TRAIN:
+        return _advance_training(draft, job, opened, moment)
+    if moment.height >= opened.deadline:
+        void = _void_outcome(record, "no outcome found a quorum in time")
+        return _close_round(draft, job, record, opened, void, moment)
+    outcome = _find_outcome(draft, opened)
+    return None if outcome is None else _close_round(draft, job, record, opened, outcome, moment)
+
+
+def _seed(draft: Draft, job: JobId, record: Job, opened: OpenRound, moment: Moment) -> None:
+    beacon = draft.get(beacon_key(opened.start_height + moment.parameters.beacon_delay_blocks))
+    if beacon is None:
+        return
+    seed = compute_round_seed(job, opened.round, Digest(beacon))
+    deadline = Height(moment.height + record.spec.terms.claim_blocks)
+    draft.store(open_round_key(job), replace(opened, phase=Phase.TRAIN, seed=seed, deadline=deadline))
+
+
+def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Moment) -> ClosedRound | None:
+    claims = [advance_claim(draft, load_claim(draft, claim), moment) for claim in opened.claims]
+    is_over = len(opened.claimed) == len(opened.assignments) or moment.height >= opened.deadline
+    if not is_over or any(claim.status not in SETTLED for claim in claims):
+        return None
+    record = _retire_absent(draft, job, opened)
+    if not any(claim.status is ClaimStatus.ACCEPTED for claim in claims):
+        void = _void_outcome(record, "no claim was accepted")
+        return _close_round(draft, job, record, opened, void, moment)
+    deadline = Height(moment.height + record.spec.terms.aggregate_blocks)
+    draft.store(open_round_key(job), replace(opened, phase=Phase.AGGREGATE, deadline=deadline))
+    return None
+
+
+def _retire_absent(draft: Draft, job: JobId, opened: OpenRound) -> Job:
+    """Trainers without a claim get no segments until they enrol again."""
+    record = load_job(draft, job)
+    assigned = [entry.trainer for entry in opened.assignments]
+    absent = [account for account in assigned if account not in opened.claimed]
+    trainers = tuple(
+        replace(trainer, is_active=trainer.is_active and trainer.account not in absent) for trainer in record.trainers
+    )
+    record = replace(record, trainers=trainers)
+    draft.store(job_key(job), record)
+    return record
+
+
+def _void_outcome(record: Job, why: str) -> RoundOutcome:
+    return RoundOutcome(record.state, Count(0), Count(0), Count(0), (), (), why)
+
+
+def apply_aggregate_vote(draft: Draft, sender: AccountId, action: AggregateVote) -> None:
+    """Take in a validator's word on what the round came to."""
+    record = load_job(draft, action.job)
+    opened = draft.load(open_round_key(action.job), OpenRound)
+    if opened is None or opened.phase is not Phase.AGGREGATE or opened.round != action.round:
+        raise Rejected(Reason.NOT_NOW, f"round {action.round} of this job takes no votes now")
+    require(power_of(load_validators(draft), sender) > 0, Reason.NOT_ALLOWED, "only validators vote on outcomes")
+    spoken = any(vote.validator == sender for vote in opened.votes)
+    require(not spoken, Reason.DUPLICATE, "this validator has voted")
+    outcome = action.outcome
+    accepted = [
+        claim.trainer
+        for claim in (load_claim(draft, entry) for entry in opened.claims)
+        if claim.status is ClaimStatus.ACCEPTED
+    ]
+    named = sorted([*outcome.accepted, *(refusal.trainer for refusal in outcome.refused)])
+    require(named == sorted(accepted), Reason.DIFFERS, "the outcome does not name the round's accepted claims")
+    is_sound = not outcome.void or (outcome.state == record.state and not outcome.accepted)
+    require(is_sound, Reason.DIFFERS, "a void round changes no state and accepts nobody")
+    words = [outcome.void, *(refusal.reason for refusal in outcome.refused)]
+    require(all(len(word) <= REASON_CHARACTERS_MAX for word in words), Reason.TOO_LARGE, "a reason is too long")
+    votes = (*opened.votes, OutcomeVote(sender, outcome))
+    draft.store(open_round_key(action.job), replace(opened, votes=votes))
+
+
+def _find_outcome(draft: Draft, opened: OpenRound) -> RoundOutcome | None:
+    """The outcome with power >= Q; two cannot have it, since each validator votes once."""
+    validators = load_validators(draft)
+    quorum = compute_quorum(sum(entry.power for entry in validators.validators))
+    powers: dict[RoundOutcome, int] = {}
+    for vote in opened.votes:
+        powers[vote.outcome] = powers.get(vote.outcome, 0) + power_of(validators, vote.validator)
+        if powers[vote.outcome] >= quorum:
+            return vote.outcome
+    return None
+
+
+def _settle(claim: ClaimRecord) -> SettledClaim:
+    counted = [entry for entry in claim.attestations if entry.is_counted]
+    return SettledClaim(
+        claim=claim.claim,
+        trainer=claim.trainer,
+        first=claim.first,
+        count=claim.count,
+        records_root=claim.records_root,
+        records=claim.records,
+        final_state=claim.final_state,
+        status=f"{claim.status.value}: {claim.problem}" if claim.problem else claim.status.value,
+        verifiers=tuple(entry.verifier for entry in counted),
+        replayed=Count(sum(len(entry.sample) for entry in counted)),
+        compute_ms=claim.compute_ms,
+    )
+
+
+def _close_round(
+    draft: Draft, job: JobId, record: Job, opened: OpenRound, outcome: RoundOutcome, moment: Moment
+) -> ClosedRound:
+    claims = sorted((load_claim(draft, claim) for claim in opened.claims), key=lambda claim: claim.trainer)
+    before = record.state
+    record, payments = pay_round(draft, record, claims, outcome)
+    record = replace(record, state=outcome.state, next_round=Round(opened.round + 1))
+    draft.remove(open_round_key(job))
+    for claim in claims:
+        draft.remove(claim_key(claim.claim))
+    if record.next_round == record.spec.terms.rounds:
+        refund = end_job(draft, job, record, JobStatus.FINISHED, "", moment.height)
+        payments = (*payments, Payment(record.submitter, Amount(refund), "refund"))
+    else:
+        _start_round(draft, job, record, moment)
+    closed = ClosedRound(
+        job=job,
+        round=opened.round,
+        seed=opened.seed or Digest(bytes(32)),
+        state=before,
+        spec=digest("job-spec", encode(record.spec)),
+        claims=tuple(_settle(claim) for claim in claims),
+        outcome=outcome,
+        payments=opened.payments + payments,
+    )
+    draft.store(closed_round_key(job, opened.round), closed)
+    return closed

@@ -1,0 +1,74 @@
+"""Stake: put in, asked back, collected after the waiting time, and taken from liars."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from milon.base.errors import Reason, require
+from milon.base.ids import AccountId
+from milon.base.units import Amount, Height
+from milon.chain.params import Parameters
+from milon.chain.transaction import Bond, Unbond
+from milon.contracts.accounts import burn, credit, debit, load_account, load_validators, store_account
+from milon.contracts.records import Unbonding, power_of
+from milon.pol.terms import PARTS_PER_MILLION
+from milon.state.ledger import Draft
+
+UNBONDING_MAX = 16  # an account record stays small
+
+
+def apply_bond(draft: Draft, sender: AccountId, action: Bond) -> None:
+    """Move `amount` > 0 from the sender's balance to its bond."""
+    require(action.amount > 0, Reason.OUT_OF_RANGE, "a bond of nothing")
+    debit(draft, sender, action.amount)
+    record = load_account(draft, sender)
+    store_account(draft, sender, replace(record, bonded=Amount(record.bonded + action.amount)))
+
+
+def apply_unbond(draft: Draft, sender: AccountId, action: Unbond, height: Height, parameters: Parameters) -> None:
+    """Start the waiting time of `amount` > 0 of the sender's bond.
+
+    Stake that votes stays: the validator set is fixed in genesis, and power without stake behind it could lie for free.
+    """
+    require(action.amount > 0, Reason.OUT_OF_RANGE, "nothing to unbond")
+    record = load_account(draft, sender)
+    power = power_of(load_validators(draft), sender)
+    left = record.bonded - action.amount
+    require(left >= 0, Reason.INSUFFICIENT_FUNDS, f"{record.bonded} are bonded, {action.amount} are asked back")
+    require(left >= power, Reason.NOT_ALLOWED, f"{power} of this stake votes in the validator set fixed in genesis")
+    require(len(record.unbonding) < UNBONDING_MAX, Reason.FULL, "too many unbondings at once; withdraw first")
+    waiting = Unbonding(action.amount, Height(height + parameters.unbond_blocks))
+    store_account(draft, sender, replace(record, bonded=Amount(left), unbonding=(*record.unbonding, waiting)))
+
+
+def apply_withdraw(draft: Draft, sender: AccountId, height: Height) -> None:
+    """Move all stake whose waiting time is over to the sender's balance."""
+    record = load_account(draft, sender)
+    ripe = sum(entry.amount for entry in record.unbonding if entry.release_height <= height)
+    require(ripe > 0, Reason.NOT_NOW, "no stake has finished its waiting time")
+    waiting = tuple(entry for entry in record.unbonding if entry.release_height > height)
+    store_account(draft, sender, replace(record, balance=Amount(record.balance + ripe), unbonding=waiting))
+
+
+def slash(draft: Draft, liar: AccountId, winner: AccountId, parameters: Parameters) -> tuple[int, int]:
+    """Take the slashed share of the liar's stake, bonded and unbonding alike: half burns, half goes to the winner.
+
+    Returns the amount taken and the winner's part of it. An odd coin burns.
+    """
+    record = load_account(draft, liar)
+
+    def share(amount: int) -> int:
+        return amount * parameters.slash_ppm // PARTS_PER_MILLION
+
+    taken = share(record.bonded)
+    waiting: list[Unbonding] = []
+    for entry in record.unbonding:
+        taken += share(entry.amount)
+        waiting.append(replace(entry, amount=Amount(entry.amount - share(entry.amount))))
+    bonded = Amount(record.bonded - share(record.bonded))
+    slashed = Amount(record.slashed + taken)
+    store_account(draft, liar, replace(record, bonded=bonded, unbonding=tuple(waiting), slashed=slashed))
+    reward = taken // 2
+    credit(draft, winner, reward)
+    burn(draft, taken - reward)
+    return taken, reward
