@@ -110,7 +110,7 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
 
 
 def compute_sample(record: ClaimRecord, verifier: AccountId, proof: VrfProof, terms: JobTerms) -> tuple[int, ...]:
-    """The places of the claim that `verifier` has to replay by its proof; `Rejected(BAD_PROOF)` if it is not its own."""
+    """The places of the claim that the proof obliges `verifier` to replay; `Rejected(BAD_PROOF)` if not its own."""
     if record.beacon is None:
         raise Rejected(Reason.NOT_NOW, "the claim has no beacon yet")
     wanted = replays_per_member(record.count, audit_ppm_of(terms, record.round))

@@ -37,9 +37,11 @@ def pay_round(
     for claim in claims:
         if is_paid(claim, outcome):
             due.append((claim.trainer, claim.count * terms.segment_price, "segments"))
-        for entry in claim.attestations:
-            if entry.is_counted:
-                due.append((entry.verifier, len(entry.sample) * terms.replay_price, "replays"))
+        due.extend(
+            (entry.verifier, len(entry.sample) * terms.replay_price, "replays")
+            for entry in claim.attestations
+            if entry.is_counted
+        )
     payments: list[Payment] = []
     escrow = int(record.escrow)
     for account, wanted, reason in due:

@@ -1,6 +1,6 @@
 """A job's rounds: seeded, trained, aggregated, closed, and the next one opened.
 
-SEED --beacon--> TRAIN --every claim in (or the deadline) and settled--> AGGREGATE --power >= Q or deadline--> closed
+SEED --beacon--> TRAIN --claims in (or deadline) and settled--> AGGREGATE --power >= Q (or deadline)--> closed
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _close_round(
     draft.remove(open_round_key(job))
     for claim in claims:
         draft.remove(claim_key(claim.claim))
-    if record.next_round == record.spec.terms.rounds:
+    if int(record.next_round) == int(record.spec.terms.rounds):
         refund = end_job(draft, job, record, JobStatus.FINISHED, "", moment.height)
         payments = (*payments, Payment(record.submitter, Amount(refund), "refund"))
     else:
