@@ -9,7 +9,7 @@ from milon.base.codec import wire
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.units import Amount, Count, Height, Nonce, Power, Round
 from milon.chain.certificate import Validator
-from milon.chain.learning import Payment
+from milon.chain.learning import ClosedRound, Payment
 from milon.pol.assignment import Assignment
 from milon.pol.terms import JobSpec
 from milon.pol.verdict import RoundOutcome, Verdict
@@ -41,7 +41,7 @@ def open_round_key(job: JobId) -> bytes:
 
 
 def closed_round_key(job: JobId, round_number: int) -> bytes:
-    """Where a `ClosedRound` lies."""
+    """Where an `ArchivedRound` lies."""
     return b"closed-round/" + job + round_number.to_bytes(8, "big")
 
 
@@ -178,6 +178,15 @@ class OpenRound:
     claimed: tuple[AccountId, ...]  # their trainers, same order
     votes: tuple[OutcomeVote, ...]  # on the outcome
     payments: tuple[Payment, ...]  # slashes and refutations so far
+
+
+@wire("archived-round/1")
+@dataclass(frozen=True, slots=True)
+class ArchivedRound:
+    """A closed round, kept for those who ask later."""
+
+    height: Height  # of the block that closed it
+    closed: ClosedRound  # see there
 
 
 class ClaimStatus(StrEnum):

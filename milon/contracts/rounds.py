@@ -20,6 +20,7 @@ from milon.contracts.claims import Moment, advance_claim, load_claim
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job
 from milon.contracts.records import (
     SETTLED,
+    ArchivedRound,
     ClaimRecord,
     ClaimStatus,
     Job,
@@ -231,5 +232,5 @@ def _close_round(
         outcome=outcome,
         payments=opened.payments + payments,
     )
-    draft.store(closed_round_key(job, opened.round), closed)
+    draft.store(closed_round_key(job, opened.round), ArchivedRound(moment.height, closed))
     return closed
