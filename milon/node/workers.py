@@ -1,0 +1,141 @@
+"""The worker process as the node sees it: one request at a time, the most urgent first, cancelled by ending it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from milon.base.codec import decode, encode
+from milon.base.errors import Reason, Rejected
+from milon.pol.work import Answer, Progress, Request, Result, WorkRefused
+
+_LOG = logging.getLogger(__name__)
+
+FRAME_MAX_BYTES = 4 << 20  # the codec's own bound for one value
+STOP_S = 5.0  # a worker that does not end by itself is killed after this
+
+
+class _PriorityLock:
+    """A lock whose waiters enter by priority, equal ones in order of arrival."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._arrivals = itertools.count()
+        self._waiters: list[tuple[int, int, trio.Event]] = []
+
+    @asynccontextmanager
+    async def hold(self, priority: int) -> AsyncIterator[None]:
+        if self._is_held:
+            entry = (priority, next(self._arrivals), trio.Event())
+            heapq.heappush(self._waiters, entry)
+            try:
+                await entry[2].wait()
+            except trio.Cancelled:
+                if entry in self._waiters:
+                    self._waiters.remove(entry)
+                    heapq.heapify(self._waiters)
+                else:
+                    self._release()  # handed over in the same moment
+                raise
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._waiters:
+            heapq.heappop(self._waiters)[2].set()
+        else:
+            self._is_held = False
+
+
+class Worker:
+    """A process that trains, replays and aggregates; started when there is work, kept until the node ends."""
+
+    def __init__(self, threads: int, device: str, log_path: Path) -> None:
+        """`threads`: of its arithmetic; `log_path`: where its standard error goes."""
+        arguments = ["-m", "milon.gpu.worker", "--threads", str(threads), "--device", device]
+        self._command = [sys.executable, *arguments]
+        self._log_path = log_path
+        self._lock = _PriorityLock()
+        self._process: trio.Process | None = None
+
+    async def _start(self) -> trio.Process:
+        with self._log_path.open("ab") as log:
+            return await trio.lowlevel.open_process(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    async def run(self, request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
+        """Do one request. Smaller priorities go first. Cancelling ends the process.
+
+        Raises `Rejected` with the worker's reason, or `Rejected(UNAVAILABLE)` where the process died.
+        """
+        async with self._lock.hold(priority):
+            if self._process is None or self._process.poll() is not None:
+                self._process = await self._start()
+            try:
+                result = await self._exchange(self._process, request, on_progress)
+            except trio.Cancelled:
+                self._kill()
+                raise
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._kill()
+                raise Rejected(Reason.UNAVAILABLE, "the worker process ended; its log says why") from None
+        if isinstance(result, WorkRefused):
+            known = {entry.value: entry for entry in Reason}
+            raise Rejected(known.get(result.reason, Reason.MALFORMED), result.detail)
+        return result
+
+    async def _exchange(
+        self, process: trio.Process, request: Request, on_progress: Callable[[Progress], None]
+    ) -> Result:
+        raw = encode(request)
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the worker was started without pipes")
+        await process.stdin.send_all(len(raw).to_bytes(4, "big") + raw)
+        while True:
+            size = int.from_bytes(await _read_exactly(process.stdout, 4), "big")
+            if size > FRAME_MAX_BYTES:
+                raise trio.BrokenResourceError
+            answer: Answer = decode(Answer, await _read_exactly(process.stdout, size))
+            if not isinstance(answer, Progress):
+                return answer
+            on_progress(answer)
+
+    async def stop(self) -> None:
+        """End the process: it leaves when its input closes, and is killed if it does not."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with trio.move_on_after(STOP_S, shield=True):
+            if process.stdin is not None:
+                await process.stdin.aclose()
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+
+
+async def _read_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    chunks: list[bytes] = []
+    while count:
+        chunk = await stream.receive_some(min(count, 1 << 16))
+        if not chunk:
+            raise trio.BrokenResourceError
+        chunks.append(bytes(chunk))
+        count -= len(chunk)
+    return b"".join(chunks)
