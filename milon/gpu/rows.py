@@ -181,9 +181,9 @@ def read_dataset(manifest: DataManifest, find: Callable[[Digest], Path]) -> Data
     return Dataset(manifest.fields, tuple(columns[field.name] for field in manifest.fields))
 
 
-def read_manifest(path: Path) -> DataManifest:
-    """The checked manifest in a file."""
-    manifest = decode(DataManifest, path.read_bytes())
+def parse_manifest(raw: bytes) -> DataManifest:
+    """The checked manifest that `raw` encodes."""
+    manifest = decode(DataManifest, raw)
     verify_data_manifest(manifest)
     return manifest
 

@@ -16,7 +16,7 @@ SEGMENTS_MAX = 4_096  # one claim's records stay a value of a few hundred KiB
 STEPS_MAX = 10_000  # a segment that a verifier can replay within a deadline
 COMMITTEE_MAX = 32  # each member's attestation is a transaction
 BLOCKS_MAX = 1_000_000  # about twelve days at a second a block
-NAME_CHARACTERS_MAX = 64  # fits a line on a screen
+NAME_CHARACTERS_MAX = 128  # fits a line on a screen
 
 
 @wire("field/1")

@@ -87,7 +87,7 @@ def test_terms_out_of_range_are_refused(field: str, value: Any) -> None:
     "change",
     [
         {"name": ""},
-        {"name": "x" * 65},
+        {"name": "x" * 129},
         {"name": "a\x1b[2J"},
         {"evaluate": ()},
         {"evaluate": SPEC.evaluate * 2},

@@ -1,0 +1,172 @@
+"""What a worker does in a round: train segments, replay others', combine the accepted ones and evaluate the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from milon.base.errors import Rejected
+from milon.base.hashing import digest
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Count
+from milon.gpu.aggregate import aggregate_round
+from milon.gpu.attacks import apply_attack
+from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, from_bytes, to_bytes
+from milon.gpu.evaluate import Evaluation, evaluate_state
+from milon.gpu.interpreter import Plan
+from milon.gpu.replay import replay_segment
+from milon.gpu.rows import Dataset
+from milon.gpu.train import RoundWork, SegmentRun, read_state, train_segments
+from milon.gpu.work_library import Files, Library, layout_of, write_blob
+from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
+from milon.pol.program import ProgramKind
+from milon.pol.terms import JobSpec
+from milon.pol.verdict import Refusal, RoundOutcome
+from milon.pol.work import (
+    AggregateRound,
+    BlobFile,
+    Progress,
+    ReplaySegments,
+    RoundAggregated,
+    SegmentsReplayed,
+    SegmentsTrained,
+    TrainSegments,
+)
+
+Programs = Sequence[tuple[int, Plan]]  # evaluation: rows in a batch, program
+LAZY = "lazy"  # the adversary that does not train: it claims that every segment left the state as it was
+
+
+def _elapsed_ms(began: float) -> Count:
+    return Count(int((time.perf_counter() - began) * 1000))
+
+
+def _open_work(spec: JobSpec, files: Files, library: Library, seed: Digest, round_number: int) -> RoundWork:
+    plan = library.open_program(files, spec.train, ProgramKind.TRAIN)
+    data = library.open_dataset(files, spec.train_rows)
+    terms = spec.terms
+    return RoundWork(plan, layout_of(plan.program), data, terms.batch_size, terms.steps_per_segment, seed, round_number)
+
+
+def _tampered(kind: str, start: bytes, runs: list[SegmentRun], request: TrainSegments) -> list[SegmentRun]:
+    """The runs as an adversary claims them: its last state is a hostile one, its traces are those of the real steps."""
+    last = runs[-1]
+    seed = int.from_bytes(digest("adversary", request.seed, request.first.to_bytes(8, "big"))[:4], "big")
+    state = to_bytes(apply_attack(kind, from_bytes(start), from_bytes(last.state), seed))
+    return [*runs[:-1], SegmentRun(state, last.fingerprints, last.loss_bits, None)]
+
+
+def _run_segments(
+    request: TrainSegments, work: RoundWork, start: bytes, answer: Callable[[Progress], None]
+) -> list[SegmentRun]:
+    def report(segment: int, run: SegmentRun) -> None:
+        answer(Progress(Count(segment), Count(run.loss_bits)))
+
+    if request.tamper == LAZY:
+        return [SegmentRun(start, (0,) * work.steps_per_segment, 0, None)] * request.count
+    runs = train_segments(work, start, request.first, request.count, report)
+    return _tampered(request.tamper, start, runs, request) if request.tamper else runs
+
+
+def train(request: TrainSegments, library: Library, answer: Callable[[Progress], None]) -> SegmentsTrained:
+    """Train the requested segments and write their states; fewer records where the training diverged on the way.
+
+    Raises `Rejected`: NOT_FINITE where the first segment diverged, UNAVAILABLE where a blob is not here.
+    """
+    began = time.perf_counter()
+    files = Files(request.files)
+    work = _open_work(request.spec, files, library, request.seed, request.round)
+    runs = _run_segments(request, work, files.read(request.state), answer)
+    written = [write_blob(Path(request.folder), run.state) for run in runs]
+    traces = tuple(compute_trace(run.fingerprints) for run in runs)
+    records = tuple(
+        SegmentRecord(Count(request.first + place), file.blob, commit_trace(trace), Count(run.loss_bits))
+        for place, (file, trace, run) in enumerate(zip(written, traces, runs, strict=True))
+    )
+    return SegmentsTrained(records, traces, tuple(written), _elapsed_ms(began))
+
+
+def replay(request: ReplaySegments, library: Library) -> SegmentsReplayed:
+    """Replay every item; `Rejected(UNAVAILABLE)` where a start state or another blob is not here."""
+    began = time.perf_counter()
+    files = Files(request.files)
+    work = _open_work(request.spec, files, library, request.seed, request.round)
+    starts = [files.read(item.start) for item in request.items]
+    results = tuple(replay_segment(work, start, item) for start, item in zip(starts, request.items, strict=True))
+    return SegmentsReplayed(results, _elapsed_ms(began))
+
+
+def _read_finals(
+    request: AggregateRound, files: Files, size_bytes: int
+) -> tuple[list[tuple[bytes, int, Mapping[str, Tensor]]], dict[AccountId, str]]:
+    """The final states, and why some of them are none; those stay in the list, empty, for the rule to refuse."""
+    finals: list[tuple[bytes, int, Mapping[str, Tensor]]] = []
+    problems: dict[AccountId, str] = {}
+    for final in request.finals:
+        path = files.find(final.state)
+        state: Mapping[str, Tensor] = {}
+        if path.stat().st_size != size_bytes:
+            problems[final.trainer] = f"a final state of another size than the round's {size_bytes} bytes"
+        else:
+            try:
+                state = from_bytes(path.read_bytes())
+            except Rejected as rejected:
+                problems[final.trainer] = rejected.detail
+        finals.append((final.trainer, final.steps, state))
+    return finals, problems
+
+
+def _evaluate_old(state: Mapping[str, Tensor], programs: Programs, rows: Dataset) -> Evaluation:
+    try:
+        return evaluate_state(state, programs, rows)
+    except Rejected:
+        return Evaluation(NAN_BITS, 0, rows.rows)
+
+
+def _void(request: AggregateRound, evaluation: Evaluation, problems: Mapping[AccountId, str], why: str) -> RoundOutcome:
+    refused = tuple(Refusal(trainer, problems[trainer]) for trainer in sorted(problems))
+    numbers = (Count(evaluation.loss_bits), Count(evaluation.correct), Count(evaluation.rows))
+    return RoundOutcome(request.state, *numbers, accepted=(), refused=refused, void=why)
+
+
+def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
+    """Combine the finals by the job's rule, write the new state and evaluate it.
+
+    Where the rule cannot bear what is left, or the result cannot be evaluated, the outcome is void: the state is the
+    old one, and the numbers are its. Everything in the outcome, the reasons included, is a function of the request.
+    """
+    began = time.perf_counter()
+    spec, files = request.spec, Files(request.files)
+    layout = layout_of(library.open_program(files, spec.train, ProgramKind.TRAIN).program)
+    raw = files.read(request.state)
+    round_state = read_state(raw, layout)
+    initial = read_state(files.read(spec.initial_state), layout)
+    slots = {name: tensor for name, tensor in initial.items() if name.startswith(OPTIMIZER_PREFIX)}
+    programs = [
+        (int(entry.rows), library.open_program(files, entry.program, ProgramKind.EVALUATE))
+        for entry in spec.evaluate
+    ]
+    rows = library.open_dataset(files, spec.evaluation_rows)
+    finals, problems = _read_finals(request, files, len(raw))
+    # Every file is open by now: what is refused from here on is refused alike on every machine.
+    try:
+        state, report = aggregate_round(round_state, finals, spec.terms.aggregator, spec.terms.faulty_count, slots)
+        evaluation = evaluate_state(state, programs, rows)
+    except Rejected as rejected:
+        outcome = _void(request, _evaluate_old(round_state, programs, rows), problems, rejected.detail)
+        return RoundAggregated(outcome, (), _elapsed_ms(began))
+    written: BlobFile = write_blob(Path(request.folder), to_bytes(state))
+    refused = tuple(Refusal(entry.trainer, problems.get(entry.trainer, entry.reason)) for entry in report.refused)
+    outcome = RoundOutcome(
+        state=written.blob,
+        loss_bits=Count(evaluation.loss_bits),
+        correct=Count(evaluation.correct),
+        rows=Count(evaluation.rows),
+        accepted=tuple(share.account for share in report.accepted),
+        refused=refused,
+        void="",
+    )
+    return RoundAggregated(outcome, (written,), _elapsed_ms(began))
