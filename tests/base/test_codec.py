@@ -1,0 +1,389 @@
+"""Canonical bytes: frozen encodings, one encoding per value, and everything hostile refused with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import cbor2
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from milon.base import codec
+from milon.base.codec import DEPTH_MAX, decode, encode, schema_of, wire
+from milon.base.errors import Reason, Rejected
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Amount, Height
+
+
+class Colour(StrEnum):
+    """An enum of words."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Kind(IntEnum):
+    """An enum of numbers."""
+
+    ONE = 1
+    TWO = 2
+
+
+@wire("test-point/1")
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A small record."""
+
+    x: int  # anything
+    y: int | None  # anything or nothing
+
+
+@wire("test-circle/1")
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """A record that holds another."""
+
+    centre: Point  # where
+    radius: Amount  # how far
+
+
+@wire("test-all/1")
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """One field of each kind."""
+
+    number: int
+    flag: bool
+    text: str
+    raw: bytes
+    height: Height
+    account: AccountId
+    colour: Colour
+    kind: Kind
+    point: Point
+    shape: Point | Circle
+    maybe: Circle | Point | None
+    many: tuple[Point, ...]
+    pair: tuple[int, str]
+    nested: tuple[tuple[Digest, ...], ...]
+
+
+@wire("test-tree/1")
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A record that nests."""
+
+    below: Tree | None
+
+
+numbers = st.integers(-(1 << 63), (1 << 63) - 1)
+digests = st.binary(min_size=32, max_size=32)
+points = st.builds(Point, numbers, st.none() | numbers)
+circles = st.builds(Circle, points, st.integers(0, (1 << 63) - 1).map(Amount))
+everything = st.builds(
+    Everything,
+    numbers,
+    st.booleans(),
+    st.text(max_size=20),
+    st.binary(max_size=40),
+    st.integers(0, (1 << 63) - 1).map(Height),
+    digests.map(AccountId),
+    st.sampled_from(Colour),
+    st.sampled_from(Kind),
+    points,
+    points | circles,
+    st.none() | points | circles,
+    st.lists(points, max_size=4).map(tuple),
+    st.tuples(numbers, st.text(max_size=5)),
+    st.lists(st.lists(digests.map(Digest), max_size=2).map(tuple), max_size=3).map(tuple),
+)
+SAMPLE = Everything(
+    -24, True, "ä", b"\x00\xff", Height(23), AccountId(b"\x01" * 32), Colour.BLUE, Kind.TWO, Point(24, None),
+    Circle(Point(0, -1), Amount(65536)), None, (Point(255, 256),), (1 << 62, ""), ((Digest(b"\x02" * 32),), ()),
+)  # fmt: skip
+
+
+def reason_of(cls: type, raw: bytes, **options: int) -> Reason:
+    with pytest.raises(Rejected) as caught:
+        decode(cls, raw, **options)
+    return caught.value.reason
+
+
+def point(*entries: bytes, schema: bytes = b"\x6ctest-point/1", head: bytes = b"\x83") -> bytes:
+    """A point put together by hand."""
+    return head + schema + b"".join(entries)
+
+
+# ---- what is right ----
+
+
+def test_frozen_encodings() -> None:
+    assert encode(Point(1, None)) == point(b"\x01", b"\xf6")
+    assert encode(Point(-1, 1000)).hex() == "836c746573742d706f696e742f31201903e8"
+    assert encode(SAMPLE).hex() == FROZEN_SAMPLE
+    assert decode(Everything, bytes.fromhex(FROZEN_SAMPLE)) == SAMPLE
+
+
+FROZEN_SAMPLE = (
+    "8f6a746573742d616c6c2f3137f562c3a44200ff175820010101010101010101010101010101010101010101010101010101"
+    "010101010164626c756502836c746573742d706f696e742f311818f6836d746573742d636972636c652f31836c746573742d"
+    "706f696e742f3100201a00010000f681836c746573742d706f696e742f3118ff190100821b40000000000000006082815820"
+    "020202020202020202020202020202020202020202020202020202020202020280"
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(everything)
+def test_round_trip(value: Everything) -> None:
+    raw = encode(value)
+    again = decode(Everything, raw)
+    assert again == value
+    assert [type(getattr(again, field.name)) for field in dataclasses.fields(again)] == [
+        type(getattr(value, field.name)) for field in dataclasses.fields(value)
+    ]
+    assert encode(again) == raw == cbor2.dumps(cbor2.loads(raw), canonical=True)
+
+
+def test_unions_are_told_apart_by_their_schema() -> None:
+    circle = Circle(Point(1, 2), Amount(3))
+    assert decode(Point | Circle, encode(circle)) == circle
+    assert decode(Circle | Point, encode(Point(1, 2))) == Point(1, 2)
+    assert reason_of(Point | Tree, encode(circle)) is Reason.WRONG_TYPE  # type: ignore[arg-type]
+
+
+def test_schemas_are_unique_names_of_dataclasses() -> None:
+    assert schema_of(Point) == "test-point/1"
+    with pytest.raises(TypeError, match="already"):
+        wire("test-point/1")(Circle)
+    with pytest.raises(TypeError, match="not a dataclass"):
+        wire("test-plain/1")(object)
+
+
+# ---- what is wrong ----
+
+ONE, NULL = b"\x01", b"\xf6"
+NOT_CANONICAL = {
+    "integer in two bytes": point(b"\x18\x01", NULL),
+    "integer in three bytes": point(b"\x19\x00\xff", NULL),
+    "integer in five bytes": point(b"\x1a\x00\x00\xff\xff", NULL),
+    "integer in nine bytes": point(b"\x1b\x00\x00\x00\x00\xff\xff\xff\xff", NULL),
+    "negative in two bytes": point(b"\x38\x17", NULL),
+    "list head in two bytes": point(ONE, NULL, head=b"\x98\x03"),
+    "list head in five bytes": point(ONE, NULL, head=b"\x9a\x00\x00\x00\x03"),
+    "text head in two bytes": point(ONE, NULL, schema=b"\x78\x0ctest-point/1"),
+}
+MALFORMED = {
+    "nothing": b"",
+    "one byte more": point(ONE, NULL) + b"\x00",
+    "another value more": point(ONE, NULL) * 2,
+    "indefinite list": b"\x9f\x6ctest-point/1\x01\xf6\xff",
+    "indefinite text": point(ONE, NULL, schema=b"\x7f\x6ctest-point/1\xff"),
+    "indefinite bytes": point(b"\x5f\x41a\xff", NULL),
+    "break": b"\xff",
+    "reserved heads": point(b"\x1c", NULL),
+    "map": point(b"\xa1\x01\x01", NULL),
+    "empty map": b"\xa0",
+    "tag": point(b"\xc1\x01", NULL),
+    "big number tag": point(b"\xc2\x41\x01", NULL),
+    "string reference": b"\xd9\x01\x00" + point(ONE, NULL),
+    "shared value": b"\xd8\x1c" + point(ONE, NULL),
+    "float 16": point(b"\xf9\x3c\x00", NULL),
+    "float 16 that looks like false": point(b"\xf9\x00\x14", NULL),
+    "float 16 that looks like null": point(ONE, b"\xf9\x00\x16"),
+    "float 32": point(b"\xfa" + struct.pack(">f", 1), NULL),
+    "float 64": point(b"\xfb" + struct.pack(">d", 1), NULL),
+    "not a number": point(b"\xf9\x7e\x00", NULL),
+    "undefined": point(ONE, b"\xf7"),
+    "simple value": point(ONE, b"\xe0"),
+    "null in two bytes": point(ONE, b"\xf8\x16"),
+    "simple value in two bytes": point(ONE, b"\xf8\xff"),
+    "list longer than the bytes": b"\x9a\xff\xff\xff\xff" + point(ONE, NULL)[1:],
+    "list of 2^64 entries": b"\x9b" + b"\xff" * 8,
+    "bytes longer than the bytes": point(b"\x5b" + b"\x7f" * 8, NULL),
+    "text longer than the bytes": b"\x7b\xff\xff\xff\xff\xff\xff\xff\xff",
+    "text that is not UTF-8": point(ONE, NULL, schema=b"\x6c\xff\xfest-point/1"),
+    "text with half a surrogate": point(ONE, NULL, schema=b"\x63\xed\xa0\x80"),
+}
+WRONG_TYPE = {
+    "not a list": ONE,
+    "null": NULL,
+    "empty list": b"\x80",
+    "no schema": b"\x82\x01\x02",
+    "another schema": point(ONE, NULL, schema=b"\x6ctest-point/2"),
+    "schema as bytes": point(ONE, NULL, schema=b"\x4ctest-point/1"),
+    "too few fields": point(ONE, head=b"\x82"),
+    "too many fields": point(ONE, NULL, NULL, head=b"\x84"),
+    "bool for int": point(b"\xf5", NULL),
+    "text for int": point(b"\x611", NULL),
+    "bytes for int": point(b"\x411", NULL),
+    "null for int": point(NULL, NULL),
+    "list for int": point(b"\x80", NULL),
+    "bool for an optional int": point(ONE, b"\xf4"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_CANONICAL)
+def test_another_encoding_of_the_same_value(name: str) -> None:
+    assert reason_of(Point, NOT_CANONICAL[name]) is Reason.NOT_CANONICAL
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_bytes_no_value_has(name: str) -> None:
+    assert reason_of(Point, MALFORMED[name]) is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("name", WRONG_TYPE)
+def test_another_type(name: str) -> None:
+    assert reason_of(Point, WRONG_TYPE[name]) is Reason.WRONG_TYPE
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("flag", 1, Reason.WRONG_TYPE),
+        ("number", True, Reason.WRONG_TYPE),
+        ("text", b"bytes", Reason.WRONG_TYPE),
+        ("raw", "text", Reason.WRONG_TYPE),
+        ("height", -1, Reason.OUT_OF_RANGE),
+        ("height", True, Reason.WRONG_TYPE),
+        ("account", bytes(31), Reason.OUT_OF_RANGE),
+        ("account", bytes(33), Reason.OUT_OF_RANGE),
+        ("account", "x" * 32, Reason.WRONG_TYPE),
+        ("colour", "green", Reason.OUT_OF_RANGE),
+        ("colour", 1, Reason.WRONG_TYPE),
+        ("kind", 3, Reason.OUT_OF_RANGE),
+        ("kind", True, Reason.WRONG_TYPE),
+        ("kind", "1", Reason.WRONG_TYPE),
+        ("point", None, Reason.WRONG_TYPE),
+        ("shape", None, Reason.WRONG_TYPE),
+        ("shape", Tree(None), Reason.WRONG_TYPE),
+        ("shape", (), Reason.WRONG_TYPE),
+        ("maybe", 5, Reason.WRONG_TYPE),
+        ("many", (Circle(Point(1, 1), Amount(1)),), Reason.WRONG_TYPE),
+        ("many", Point(1, 1), Reason.WRONG_TYPE),
+        ("many", None, Reason.WRONG_TYPE),
+        ("pair", (1,), Reason.WRONG_TYPE),
+        ("pair", (1, "", ""), Reason.WRONG_TYPE),
+        ("pair", ("", 1), Reason.WRONG_TYPE),
+        ("nested", ((b"short",),), Reason.OUT_OF_RANGE),
+        ("nested", (Digest(bytes(32)),), Reason.WRONG_TYPE),
+    ],
+)
+def test_wrong_fields(field: str, value: object, reason: Reason) -> None:
+    assert reason_of(Everything, encode(dataclasses.replace(SAMPLE, **{field: value}))) is reason
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 1 << 64, 10**40])
+def test_integers_beyond_64_bits(number: int) -> None:
+    with pytest.raises(Rejected) as caught:
+        encode(Point(number, None))
+    assert caught.value.reason is Reason.OUT_OF_RANGE
+    expected = Reason.OUT_OF_RANGE if -(1 << 64) <= number < 1 << 64 else Reason.MALFORMED
+    assert reason_of(Point, cbor2.dumps(["test-point/1", number, None])) is expected
+
+
+@pytest.mark.parametrize("number", [(1 << 63) - 1, -(1 << 63)])
+def test_integers_at_the_edge(number: int) -> None:
+    assert decode(Point, encode(Point(number, None))).x == number
+
+
+def test_values_that_are_not_for_the_wire_are_a_programming_error() -> None:
+    for value in (1.5, [1], {1: 2}, {1}, object(), bytearray(b"x")):
+        with pytest.raises(TypeError):
+            encode(value)
+
+
+# ---- bombs ----
+
+
+def test_depth() -> None:
+    tree = Tree(None)
+    for _ in range(DEPTH_MAX - 1):
+        tree = Tree(tree)
+    assert decode(Tree, encode(tree)) == tree
+    assert reason_of(Tree, encode(Tree(tree))) is Reason.TOO_LARGE
+    assert reason_of(Tree, b"\x81" * 1_000_000) is Reason.TOO_LARGE
+    assert reason_of(Tree, b"\x82\x6btest-tree/1" * 100_000 + NULL) is Reason.TOO_LARGE
+
+
+def test_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "ITEMS_MAX", 1000)
+    assert reason_of(Point, b"\x99\x03\xe8" + b"\x80" * 1000) is Reason.TOO_LARGE
+    assert reason_of(Point, b"\x99\x03\xe7" + b"\x80" * 999) is Reason.WRONG_TYPE
+
+
+def test_size_is_looked_at_first() -> None:
+    raw = encode(Point(1, 2))
+    assert decode(Point, raw, size_max_bytes=len(raw)) == Point(1, 2)
+    assert reason_of(Point, raw, size_max_bytes=len(raw) - 1) is Reason.TOO_LARGE
+    assert reason_of(Point, bytes(codec.SIZE_MAX_BYTES + 1)) is Reason.TOO_LARGE
+
+
+def test_what_is_told_about_hostile_bytes_is_short() -> None:
+    long = "x" * 100_000
+    for raw in (
+        encode(dataclasses.replace(SAMPLE, colour=long)),
+        encode(dataclasses.replace(SAMPLE, shape=(long,))),
+        cbor2.dumps([long, 1, 2]),
+        cbor2.dumps(long),
+    ):
+        with pytest.raises(Rejected) as caught:
+            decode(Everything, raw)
+        assert len(caught.value.detail) < 300
+
+
+# ---- noise ----
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60))
+@example(b"\x9f" * 60)
+def test_random_bytes(raw: bytes) -> None:
+    for cls in (Point, Everything, Tree):
+        with pytest.raises(Rejected):
+            decode(cls, raw)
+
+
+@settings(max_examples=400, deadline=None)
+@given(everything, st.data())
+def test_mutated_bytes_are_rejected_or_another_value(value: Everything, data: st.DataObject) -> None:
+    raw = bytearray(encode(value))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        match data.draw(st.sampled_from(["flip", "insert", "delete", "repeat"])):
+            case "flip":
+                raw[at] ^= data.draw(st.integers(1, 255))
+            case "insert":
+                raw.insert(at, data.draw(st.integers(0, 255)))
+            case "delete" if len(raw) > 1:
+                del raw[at]
+            case _:
+                raw[at:at] = raw[at : at + 8]
+    try:
+        found = decode(Everything, bytes(raw))
+    except Rejected:
+        return
+    assert encode(found) == bytes(raw)
+
+
+items = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.integers(0, 9), inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(items)
+def test_any_cbor(value: object) -> None:
+    with pytest.raises(Rejected):
+        decode(Everything, cbor2.dumps(["test-all/1", value]))
+    try:
+        found = decode(Point, cbor2.dumps(["test-point/1", value, None]))
+    except Rejected:
+        return
+    assert found == Point(value, None)  # type: ignore[arg-type]
