@@ -122,7 +122,7 @@ class Worker:
         process, self._process = self._process, None
         if process is None:
             return
-        with trio.move_on_after(STOP_S, shield=True):
+        with trio.CancelScope(deadline=trio.current_time() + STOP_S, shield=True):
             if process.stdin is not None:
                 await process.stdin.aclose()
             await process.wait()

@@ -1,0 +1,95 @@
+"""Keeps this node's learning duties going: starts what the newest ledger asks for, ends what it no longer asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from milon.base.errors import Reason, Rejected
+from milon.base.ids import Digest
+from milon.chain.transaction import Action
+from milon.contracts.claims import load_claim
+from milon.contracts.duties import Duty, Role, compute_duties, name_duty
+from milon.contracts.jobs import load_open_jobs
+from milon.contracts.records import OpenRound, open_round_key
+from milon.node.tasks import FETCH_S, TaskContext, perform
+from milon.state.ledger import Ledger
+
+_LOG = logging.getLogger(__name__)
+
+RETRY_S = 1.0  # pause before a duty whose blobs nobody had is tried again
+RETRY_MAX_S = 15.0  # the pause doubles up to here
+RUNNING_MAX = 256  # duties under way at once: 64 open jobs, a few each
+
+
+class Learner:
+    """One task per duty; finished duties leave an action with `deliver`."""
+
+    def __init__(self, context: TaskContext, role: Role, deliver: Callable[[Digest, Action], None]) -> None:
+        """`deliver(name, action)`: what to put into the chain for the duty of that name."""
+        self._context = context
+        self._role = role
+        self._deliver = deliver
+        self._running: dict[Digest, trio.CancelScope] = {}
+        self._done: set[Digest] = set()
+        self._prefetched: set[Digest] = set()
+
+    def update(self, ledger: Ledger, nursery: trio.Nursery) -> tuple[Digest, ...]:
+        """Follow the newest final ledger; the names of all duties it holds for this account."""
+        duties = {name_duty(duty): duty for duty in compute_duties(ledger, self._role)}
+        for name, scope in self._running.items():
+            if name not in duties:
+                scope.cancel()
+        self._done &= duties.keys()
+        for name, duty in duties.items():
+            if name not in self._running and name not in self._done and len(self._running) < RUNNING_MAX:
+                scope = trio.CancelScope()
+                self._running[name] = scope
+                nursery.start_soon(self._fulfil, name, duty, scope)
+        self._prefetch(ledger, nursery)
+        return tuple(duties)
+
+    async def _fulfil(self, name: Digest, duty: Duty, scope: trio.CancelScope) -> None:
+        """Do the duty, again and again while blobs are missing; a refusal of another kind is final."""
+        kind = type(duty).__name__
+        pause_s = RETRY_S
+        try:
+            with scope:
+                while True:
+                    try:
+                        action = await perform(self._context, duty)
+                    except Rejected as error:
+                        _LOG.warning("%s %s: %s", kind, name.hex()[:8], error)
+                        if error.reason is not Reason.UNAVAILABLE:
+                            self._done.add(name)
+                            return
+                        await trio.sleep(pause_s)
+                        pause_s = min(2 * pause_s, RETRY_MAX_S)
+                        continue
+                    self._done.add(name)
+                    self._deliver(name, action)
+                    return
+        finally:
+            del self._running[name]
+
+    def _prefetch(self, ledger: Ledger, nursery: trio.Nursery) -> None:
+        """Fetch claimed states as they come in, so that a trainer may go away before the round is aggregated."""
+        wanted: set[Digest] = set()
+        for job in load_open_jobs(ledger):
+            opened = ledger.load(open_round_key(job), OpenRound)
+            if opened is not None:
+                wanted |= {load_claim(ledger, claim).final_state for claim in opened.claims}
+        self._prefetched &= wanted
+        for blob in sorted(wanted - self._prefetched):
+            self._prefetched.add(blob)
+            nursery.start_soon(self._prefetch_one, blob)
+
+    async def _prefetch_one(self, blob: Digest) -> None:
+        limit = int(self._context.parameters.data_bytes_max)
+        try:
+            await self._context.blobs.ensure(blob, limit, FETCH_S)
+        except Rejected as error:
+            _LOG.info("state %s is not there yet: %s", blob.hex()[:8], error)
+            self._prefetched.discard(blob)

@@ -1,0 +1,179 @@
+"""Builds the frozen views of `view` from the ledger and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milon.base.codec import decode, wire
+from milon.base.ids import AccountId, Digest, JobId
+from milon.base.units import Count, Height, Nonce
+from milon.chain.block import Block, Receipt, compute_header_hash
+from milon.chain.learning import ClosedRound
+from milon.chain.transaction import compute_transaction_hash
+from milon.contracts.accounts import load_account, load_validators
+from milon.contracts.claims import load_claim
+from milon.contracts.records import (
+    JOB_PREFIX,
+    ArchivedRound,
+    Job,
+    OpenRound,
+    closed_round_key,
+    job_key,
+    open_round_key,
+)
+from milon.node.view import (
+    AccountView,
+    AssignmentView,
+    AttestationView,
+    BlockView,
+    ClaimView,
+    CurrentRound,
+    JobView,
+    RoundView,
+    SlashView,
+    TrainerView,
+    UnbondingView,
+)
+from milon.state.ledger import Ledger
+from milon.state.store import StoreReader
+
+JOBS_SHOWN_MAX = 256  # newest ones; an answer stays under a megabyte
+
+
+@wire("block-report/1")
+@dataclass(frozen=True, slots=True)
+class BlockReport:
+    """What executing a block gave, kept beside it: both lists lie under the header's roots."""
+
+    receipts: tuple[Receipt, ...]  # one a transaction
+    closed: tuple[ClosedRound, ...]  # the learning section
+
+
+def build_round_views(ledger: Ledger, job: JobId, count: int) -> tuple[RoundView, ...]:
+    """The first `count` closed rounds of a job."""
+    views: list[RoundView] = []
+    for number in range(count):
+        archived = ledger.load(closed_round_key(job, number), ArchivedRound)
+        if archived is not None:
+            closed = archived.closed
+            views.append(RoundView(closed.round, archived.height, closed.outcome, closed.claims, closed.payments))
+    return tuple(views)
+
+
+def _build_claim_view(ledger: Ledger, opened: OpenRound) -> tuple[ClaimView, ...]:
+    claims = sorted((load_claim(ledger, claim) for claim in opened.claims), key=lambda claim: claim.trainer)
+    return tuple(
+        ClaimView(
+            claim=claim.claim,
+            trainer=claim.trainer,
+            first=int(claim.first),
+            count=int(claim.count),
+            status=claim.status.value,
+            committee=claim.committee,
+            attestations=tuple(
+                AttestationView(entry.verifier, entry.verdict.value, int(entry.segment)) for entry in claim.attestations
+            ),
+        )
+        for claim in claims
+    )
+
+
+def _build_current(ledger: Ledger, job: JobId) -> CurrentRound | None:
+    opened = ledger.load(open_round_key(job), OpenRound)
+    if opened is None:
+        return None
+    claims = _build_claim_view(ledger, opened)
+    has_all_claims = len(claims) == len(opened.assignments)
+    return CurrentRound(
+        round=opened.round,
+        phase="audit" if opened.phase == "train" and has_all_claims else opened.phase.value,
+        assignments=tuple(
+            AssignmentView(entry.trainer, int(entry.first), int(entry.count)) for entry in opened.assignments
+        ),
+        claims=claims,
+        votes=tuple(vote.validator for vote in opened.votes),
+        deadline=opened.deadline,
+    )
+
+
+def build_job_view(ledger: Ledger, job: JobId) -> JobView | None:
+    """A job with all its rounds, or None."""
+    record = ledger.load(job_key(job), Job)
+    if record is None:
+        return None
+    trainers = tuple(
+        TrainerView(entry.account, entry.capacity, entry.is_active, int(entry.delivered)) for entry in record.trainers
+    )
+    return JobView(
+        job=job,
+        name=record.spec.name,
+        submitter=record.submitter,
+        status=record.status.value,
+        reason=record.problem,
+        escrow=record.escrow,
+        paid=record.paid,
+        terms=record.spec.terms,
+        round=record.next_round,
+        state=record.state,
+        initial_state=record.spec.initial_state,
+        predict=record.spec.predict,
+        trainers=trainers,
+        rounds=build_round_views(ledger, job, int(record.next_round)),
+        current=_build_current(ledger, job),
+    )
+
+
+def build_job_views(reader: StoreReader) -> tuple[JobView, ...]:
+    """The jobs on the chain, in order of their first block."""
+    ledger = Ledger(reader)
+    found: list[tuple[int, bytes, JobView]] = []
+    for key, _ in reader.scan(JOB_PREFIX):
+        job = JobId(key.removeprefix(JOB_PREFIX))
+        view = build_job_view(ledger, job)
+        record = ledger.load(key, Job)
+        if view is not None and record is not None:
+            found.append((int(record.submitted_height), job, view))
+    return tuple(view for _, _, view in sorted(found, key=lambda entry: entry[:2])[-JOBS_SHOWN_MAX:])
+
+
+def build_account_view(reader: StoreReader, account: AccountId, next_nonce: Nonce) -> AccountView:
+    """An account with its slashes, which the closed rounds hold."""
+    ledger = Ledger(reader)
+    record = load_account(ledger, account)
+    slashes: list[SlashView] = []
+    if record.slashed:
+        for _, raw in reader.scan(b"closed-round/"):
+            archived = decode(ArchivedRound, raw)
+            slashes += [
+                SlashView(archived.height, payment.amount, f"round {archived.closed.round}: refuted claim")
+                for payment in archived.closed.payments
+                if payment.account == account and payment.reason == "slash"
+            ]
+    return AccountView(
+        account=account,
+        balance=record.balance,
+        bonded=record.bonded,
+        unbonding=tuple(UnbondingView(entry.amount, entry.release_height) for entry in record.unbonding),
+        nonce=next_nonce,
+        slashes=tuple(sorted(slashes, key=lambda slash: slash.height)),
+    )
+
+
+def build_block_view(reader: StoreReader, name: Height | Digest) -> BlockView | None:
+    """The final block at a height or of a hash, or None."""
+    raw = reader.block_by_hash(Digest(name)) if isinstance(name, bytes) else reader.block_by_height(name)
+    if raw is None:
+        return None
+    block = decode(Block, raw)
+    report_raw = reader.receipts_at(block.header.height)
+    report = decode(BlockReport, report_raw) if report_raw is not None else BlockReport((), ())
+    return BlockView(
+        hash=compute_header_hash(block.header),
+        header=block.header,
+        transactions=tuple(compute_transaction_hash(entry) for entry in block.transactions),
+        receipts=report.receipts,
+        closed=report.closed,
+        is_final=True,
+        certificate_power=Count(0),  # filled in by the caller, who knows the certificate's type
+        total_power=Count(sum(entry.power for entry in load_validators(Ledger(reader)).validators)),
+    )

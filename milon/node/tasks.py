@@ -1,0 +1,312 @@
+"""How each duty is done: fetch what it reads, ask the worker, and say what came of it as an action for the chain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import trio
+
+from milon.base.codec import decode, encode, wire
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import Digest
+from milon.base.signing import SecretKey
+from milon.base.units import Count
+from milon.chain.params import Parameters
+from milon.chain.transaction import Action, AggregateVote, Attest, Claim, Enrol, HoldJob, Judge, OpenTraces
+from milon.contracts.duties import (
+    AggregateDuty,
+    AttestDuty,
+    Duty,
+    EnrolDuty,
+    HoldDuty,
+    JudgeDuty,
+    OpenDuty,
+    TrainDuty,
+    name_duty,
+    steps_of,
+)
+from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
+from milon.contracts.records import ClaimRecord
+from milon.node.folder import PRIVATE, read_file, write_file
+from milon.node.work_progress import WorkBoard
+from milon.pol.claim import SegmentRecord, SegmentRecords, compute_records_root, key_traces, verify_records
+from milon.pol.sampling import draw_sample
+from milon.pol.terms import DataManifest, JobSpec, audit_ppm_of, replays_per_member
+from milon.pol.verdict import Verdict
+from milon.pol.work import (
+    AggregateRound,
+    BlobFile,
+    CheckJob,
+    FinalState,
+    JobChecked,
+    Progress,
+    ReplayItem,
+    ReplaySegments,
+    Request,
+    Result,
+    RoundAggregated,
+    SegmentsReplayed,
+    SegmentsTrained,
+    TrainSegments,
+)
+
+_LOG = logging.getLogger(__name__)
+
+RECORDS_MAX_BYTES = 1 << 20  # 4,096 records of some 130 bytes
+MANIFEST_MAX_BYTES = 4 << 20  # of a dataset: tens of thousands of shards
+PROGRAM_MAX_BYTES = 4 << 20  # the codec's bound for one value
+FETCH_S = 60.0  # one blob, all providers, before the duty is tried anew
+EVIDENCE_FETCH_S = 20.0  # states of a claim under audit: after this they count as withheld
+OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
+
+T = TypeVar("T")
+
+
+class Blobs(Protocol):
+    """Blobs on this machine, fetched from peers where they are missing."""
+
+    async def ensure(self, blob: Digest, size_max_bytes: int, timeout_s: float) -> Path:
+        """Where the blob lies; `Rejected(UNAVAILABLE)` when nobody gave it in time."""
+
+    async def put_bytes(self, raw: bytes) -> Digest:
+        """Keep bytes as a blob."""
+
+    async def put_file(self, path: Path) -> Digest:
+        """Keep a file as a blob, moving it."""
+
+
+class RunWork(Protocol):
+    """The worker: see `workers.Worker.run`."""
+
+    async def __call__(self, request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
+        """Do one request."""
+
+
+@wire("own-round/1")
+@dataclass(frozen=True, slots=True)
+class OwnRound:
+    """What a trainer must still know after a restart: the records it claimed and the traces behind them."""
+
+    records: tuple[SegmentRecord, ...]  # in order
+    traces: tuple[Digest, ...]  # one a record
+    compute_ms: Count  # spent
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What tasks work with."""
+
+    key: SecretKey  # of the account
+    parameters: Parameters  # of the chain
+    blobs: Blobs  # see there
+    work: RunWork  # the worker
+    folder: Path  # for results on their way into the blob store
+    board: WorkBoard  # what people see of it
+    adversary: str  # empty for the honest
+    will_accept: bool  # an adversary that attests and judges TRUE whatever it found
+
+
+def _as(kind: type[T], result: Result) -> T:
+    if not isinstance(result, kind):
+        raise RuntimeError(f"the worker answered with {type(result).__name__}")
+    return result
+
+
+async def fetch_files(
+    context: TaskContext, blobs: Iterable[Digest], size_max_bytes: int, timeout_s: float = FETCH_S
+) -> tuple[BlobFile, ...]:
+    """The blobs' places on this disk, each id once, in order of first mention."""
+    files: dict[Digest, BlobFile] = {}
+    for blob in blobs:
+        if blob not in files:
+            path = await context.blobs.ensure(blob, size_max_bytes, timeout_s)
+            files[blob] = BlobFile(blob, str(path))
+    return tuple(files.values())
+
+
+async def _fetch_manifest(context: TaskContext, blob: Digest) -> DataManifest:
+    path = await context.blobs.ensure(blob, MANIFEST_MAX_BYTES, FETCH_S)
+    raw = await trio.to_thread.run_sync(read_file, path, MANIFEST_MAX_BYTES)
+    return decode(DataManifest, raw)
+
+
+async def fetch_job(context: TaskContext, spec: JobSpec) -> tuple[BlobFile, ...]:
+    """Everything a job's spec names, data included; `Rejected(OVER_BUDGET)` where it is more than the chain allows."""
+    limit = int(context.parameters.data_bytes_max)
+    programs = [spec.train, spec.predict, *(entry.program for entry in spec.evaluate)]
+    files = list(await fetch_files(context, programs, PROGRAM_MAX_BYTES))
+    files += await fetch_files(context, [spec.initial_state], limit)
+    for manifest_blob in (spec.train_rows, spec.evaluation_rows):
+        manifest = await _fetch_manifest(context, manifest_blob)
+        files += await fetch_files(context, [manifest_blob], MANIFEST_MAX_BYTES)
+        total = sum(int(shard.size_bytes) for shard in manifest.shards)
+        require(total <= limit, Reason.OVER_BUDGET, f"{total} bytes of data; this chain allows {limit} a job")
+        for shard in manifest.shards:
+            files += await fetch_files(context, [shard.blob], int(shard.size_bytes))
+    return tuple({file.blob: file for file in files}.values())
+
+
+async def perform(context: TaskContext, duty: Duty) -> Action:
+    """Do one duty; what to say on the chain. Raises `Rejected(UNAVAILABLE)` where it should be tried again."""
+    match duty:
+        case HoldDuty():
+            return await _hold(context, duty)
+        case EnrolDuty():
+            return Enrol(duty.job, (await _check(context, duty.spec)).segments_per_hour)
+        case TrainDuty():
+            return await _train(context, duty)
+        case AttestDuty():
+            return await _attest(context, duty)
+        case OpenDuty():
+            own = await trio.to_thread.run_sync(_load_own_round, context, duty.job, int(duty.round))
+            return OpenTraces(duty.claim, own.records, own.traces)
+        case JudgeDuty():
+            return await _judge(context, duty)
+        case AggregateDuty():
+            return await _aggregate(context, duty)
+
+
+async def _check(context: TaskContext, spec: JobSpec) -> JobChecked:
+    files = await fetch_job(context, spec)
+    parameters = context.parameters
+    request = CheckJob(spec, files, parameters.program_memory_bytes_max, parameters.program_operations_max)
+    return _as(JobChecked, await context.work(request, 1, lambda progress: None))
+
+
+async def _hold(context: TaskContext, duty: HoldDuty) -> HoldJob:
+    try:
+        await _check(context, duty.spec)
+    except Rejected as error:
+        if error.reason is Reason.UNAVAILABLE:
+            raise
+        return HoldJob(duty.job, str(error)[:PROBLEM_CHARACTERS_MAX])
+    return HoldJob(duty.job, "")
+
+
+def _own_round_path(context: TaskContext, job: bytes, round_number: int) -> Path:
+    return context.folder / f"{job.hex()}-{round_number}.round"
+
+
+def _load_own_round(context: TaskContext, job: bytes, round_number: int) -> OwnRound:
+    path = _own_round_path(context, job, round_number)
+    return decode(OwnRound, read_file(path, OWN_ROUND_MAX_BYTES), OWN_ROUND_MAX_BYTES)
+
+
+async def _train(context: TaskContext, duty: TrainDuty) -> Claim:
+    path = _own_round_path(context, duty.job, int(duty.round))
+    if await trio.Path(path).exists():
+        own = await trio.to_thread.run_sync(_load_own_round, context, duty.job, int(duty.round))
+    else:
+        own = await _train_anew(context, duty)
+        await trio.to_thread.run_sync(lambda: write_file(path, encode(own), PRIVATE, overwrite=True))
+    records = await context.blobs.put_bytes(encode(SegmentRecords(own.records)))
+    root = compute_records_root(own.records)
+    count = Count(len(own.records))
+    return Claim(duty.job, duty.round, count, root, records, own.records[-1].state, own.compute_ms)
+
+
+async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
+    files = await fetch_job(context, duty.spec)
+    files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
+    folder = context.folder / name_duty(duty).hex()[:16]
+    await trio.Path(folder).mkdir(parents=True, exist_ok=True)
+    request = TrainSegments(
+        spec=duty.spec,
+        files=files,
+        state=duty.state,
+        seed=duty.seed,
+        round=Count(duty.round),
+        first=duty.assignment.first,
+        count=duty.assignment.count,
+        folder=str(folder),
+        tamper=context.adversary,
+    )
+    with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
+        trained = _as(SegmentsTrained, await context.work(request, 2, on_progress))
+    for file in trained.files:
+        await context.blobs.put_file(Path(file.path))
+    return OwnRound(trained.records, trained.traces, trained.compute_ms)
+
+
+async def _replay(
+    context: TaskContext, duty: AttestDuty | JudgeDuty, places: tuple[int, ...], kind: str, timeout_s: float
+) -> SegmentsReplayed:
+    """Fetch the records and the states before the segments, check them against the claim, and run the segments."""
+    claim = duty.claim
+    records = await fetch_records(context, claim, timeout_s)
+    starts = [records[place - 1].state if place else duty.state for place in places]
+    files = await fetch_job(context, duty.spec)
+    files += await fetch_files(context, starts, int(context.parameters.data_bytes_max), timeout_s)
+    items = tuple(
+        ReplayItem(records[place].segment, start, records[place]) for place, start in zip(places, starts, strict=True)
+    )
+    request = ReplaySegments(duty.spec, files, duty.seed, Count(claim.round), items)
+    with context.board.showing(kind, claim.job, claim.round, len(items), claim.trainer) as on_progress:
+        return _as(SegmentsReplayed, await context.work(request, 1, on_progress))
+
+
+async def fetch_records(context: TaskContext, claim: ClaimRecord, timeout_s: float) -> tuple[SegmentRecord, ...]:
+    """A claim's records, checked against its root; records that do not fit count as withheld."""
+    path = await context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, timeout_s)
+    raw = await trio.to_thread.run_sync(read_file, path, RECORDS_MAX_BYTES)
+    try:
+        records = decode(SegmentRecords, raw, RECORDS_MAX_BYTES).records
+        verify_records(records, claim.records_root, int(claim.first), int(claim.count), claim.final_state)
+    except Rejected as error:
+        raise Rejected(Reason.UNAVAILABLE, f"the claim's records are not what it names: {error}") from None
+    return records
+
+
+async def _attest(context: TaskContext, duty: AttestDuty) -> Attest:
+    claim = duty.claim
+    if claim.beacon is None:
+        raise RuntimeError("a committee without a beacon")
+    wanted = replays_per_member(int(claim.count), audit_ppm_of(duty.spec.terms, int(claim.round)))
+    proof, places = draw_sample(context.key, claim.claim, claim.beacon, int(claim.count), wanted)
+    nothing = Digest(bytes(32))
+    try:
+        replayed = await _replay(context, duty, places, "replay", EVIDENCE_FETCH_S)
+    except Rejected as error:
+        _LOG.warning("claim %s cannot be replayed: %s", claim.claim.hex()[:8], error)
+        if error.reason is not Reason.UNAVAILABLE:
+            raise
+        return Attest(claim.claim, proof, Verdict.UNAVAILABLE, Count(claim.first + places[0]), nothing)
+    for result in replayed.results:
+        if not result.is_same and not context.will_accept:
+            return Attest(claim.claim, proof, Verdict.FALSE, result.segment, nothing)
+    keyed = key_traces(context.key.account, [result.trace for result in replayed.results])
+    return Attest(claim.claim, proof, Verdict.TRUE, Count(0), keyed)
+
+
+async def _judge(context: TaskContext, duty: JudgeDuty) -> Judge:
+    claim = duty.claim
+    place = int(claim.disputed - claim.first)
+    if context.will_accept:
+        return Judge(claim.claim, claim.disputed, Verdict.TRUE)
+    try:
+        replayed = await _replay(context, duty, (place,), "judge", EVIDENCE_FETCH_S)
+    except Rejected as error:
+        if error.reason is not Reason.UNAVAILABLE:
+            raise
+        return Judge(claim.claim, claim.disputed, Verdict.UNAVAILABLE)
+    verdict = Verdict.TRUE if replayed.results[0].is_same else Verdict.FALSE
+    return Judge(claim.claim, claim.disputed, verdict)
+
+
+async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote:
+    limit = int(context.parameters.data_bytes_max)
+    files = await fetch_job(context, duty.spec)
+    files += await fetch_files(context, [duty.state, *(claim.final_state for claim in duty.claims)], limit)
+    finals = tuple(FinalState(claim.trainer, steps_of(claim, duty.spec), claim.final_state) for claim in duty.claims)
+    folder = context.folder / name_duty(duty).hex()[:16]
+    await trio.Path(folder).mkdir(parents=True, exist_ok=True)
+    request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder))
+    with context.board.showing("aggregate", duty.job, duty.round, len(finals), None) as on_progress:
+        aggregated = _as(RoundAggregated, await context.work(request, 0, on_progress))
+    for file in aggregated.files:
+        await context.blobs.put_file(Path(file.path))
+    return AggregateVote(duty.job, duty.round, aggregated.outcome)
