@@ -67,6 +67,7 @@ def apply_submit_job(draft: Draft, sender: AccountId, action: SubmitJob, job: Jo
         problem="",
         escrow=action.reward,
         paid=Amount(0),
+        submitted_height=height,
         since_height=height,
         holders=(),
         objections=(),

@@ -137,6 +137,7 @@ class Job:
     problem: str  # why it was rejected
     escrow: Amount  # what is left of the reward
     paid: Amount  # what trainers and verifiers have had
+    submitted_height: Height  # of the block that took it in
     since_height: Height  # of the current status
     holders: tuple[AccountId, ...]  # validators that hold it
     objections: tuple[Objection, ...]  # validators that do not
