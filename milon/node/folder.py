@@ -15,6 +15,7 @@ from milon.base.errors import Reason, Rejected
 
 PRIVATE = 0o600  # for keys and the token: nobody but the owner
 PUBLIC = 0o644
+_ADDRESS_MAX_BYTES = 128  # a loopback URL
 
 _ADVICE = {
     errno.ENOSPC: (Reason.FULL, "the disk is full; free some space or name another folder"),
@@ -167,3 +168,20 @@ def locked(folder: NodeFolder) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def publish_address(folder: NodeFolder, url: str) -> None:
+    """Say where the HTTP API answers; the node calls it once it does, and `withdraw_address` when it ends."""
+    write_file(folder.address, f"{url}\n".encode())
+
+
+def withdraw_address(folder: NodeFolder) -> None:
+    """The API no longer answers."""
+    folder.address.unlink(missing_ok=True)
+
+
+def read_address(folder: NodeFolder) -> str | None:
+    """Where the node of this folder answers; None while none runs."""
+    if not folder.address.exists():
+        return None
+    return read_file(folder.address, _ADDRESS_MAX_BYTES).decode("ascii", "replace").strip()

@@ -207,6 +207,23 @@ class ReceiptView:
     problem: str  # why the chain refused it, `reason: detail`; empty where it took effect
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What checking a block came to, and what it rests on."""
+
+    verdict: str  # "valid", "invalid" or "unchecked": something needed could not be had
+    reason: str  # why it is not "valid"; empty otherwise
+    height: Height | None  # of the block; none where not even its header could be had
+    hash: Digest | None  # of its header
+    proved: tuple[str, ...]  # sentences for people: what was checked and holds
+    not_proved: tuple[str, ...]  # what a "valid" does not say, such as segments that were not replayed
+    segments_replayed: int  # run again here, with the same bits
+    segments_total: int  # in the claims of the rounds that the block closes
+    claim: ClaimId | None  # the false one, where a replay differs
+    trainer: AccountId | None  # whose claim that is
+    segment: int | None  # the one that differs
+
+
 class NodePort(Protocol):
     """A running node, as the HTTP API sees it. Synchronous methods answer at once from memory or one local read."""
 
