@@ -1,10 +1,10 @@
 """A round's aggregate: many trainers' final states, some hostile, become one state with the same bits everywhere.
 
 In order: updates that do not fit or are not finite are refused; the others become integers (`aggregate_updates`); for
-the robust rules a screen refuses what stands too far from the coordinate-wise median; the rule combines the rest
-(`aggregate_rules`); the result, in units per step, is multiplied by the steps the round advances and added to the
-round's state. Two roundings on this way: one to the grid of the aggregate, one to the binary32 of the new state. Every
-decision compares integers (`milon.pol.aggregation`). docs/spec/aggregation.md states it all in one place.
+the robust rules a screen refuses what points against the coordinate-wise median or stands too far from it; the rule
+combines the rest (`aggregate_rules`); the result, in units per step, is multiplied by the steps the round advances and
+added to the round's state. Two roundings on this way: one to the grid of the aggregate, one to the binary32 of the new
+state. Every decision compares integers (`milon.pol.aggregation`). docs/spec/aggregation.md states it in one place.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from milon.gpu.aggregate_rules import (
     BLOCK_COLUMNS,
     Gram,
     add_once_rounded,
+    compare_to_median,
     compute_lower_median,
     compute_median_twice,
-    compute_squared_distances_to_median,
-    compute_trimmed_sum,
+        compute_trimmed_sum,
     compute_weighted_sum,
     divide_half_even,
 )
@@ -50,7 +50,7 @@ from milon.pol.aggregation import (
     compute_krum_selection,
     compute_round_steps,
     compute_screened,
-    describe_distance,
+    describe_refusal,
     verify_bearable,
 )
 from milon.pol.verdict import Refusal
@@ -88,13 +88,16 @@ def _screen(part: _Round, rule: Rule, party: _Party) -> tuple[_Party, list[Refus
     """The party without the updates too far from its coordinate-wise median."""
     if rule is Rule.MEAN or len(party.entries) < 3:
         return party, []
-    squared = [0] * len(party.entries)
+    squared, inner = [0] * len(party.entries), [0] * len(party.entries)
     for block in iterate_blocks(part.state, party.entries, part.shifts, part.columns):
-        added = compute_squared_distances_to_median(block.values, party.weights)
-        squared = [old + new for old, new in zip(squared, added, strict=True)]
+        distances, products = compare_to_median(block.values, party.weights)
+        squared = [old + new for old, new in zip(squared, distances, strict=True)]
+        inner = [old + new for old, new in zip(inner, products, strict=True)]
+    # An average over s steps errs like 1 / sqrt(s): without this factor, trainers of few steps look like outliers.
+    squared = [value * entry.steps for value, entry in zip(squared, party.entries, strict=True)]
     percents = compute_distance_percents(squared, party.weights)
-    far = compute_screened(squared, party.weights, party.faulty_count)
-    refused = [Refusal(party.entries[i].account, describe_distance(percents[i])) for i in far]
+    far = compute_screened(squared, inner, party.weights, party.faulty_count)
+    refused = [Refusal(party.entries[i].account, describe_refusal(percents[i], inner[i])) for i in far]
     left = [i for i in range(len(squared)) if i not in far]
     entries = [party.entries[i] for i in left]
     return _cap(rule, entries, [percents[i] for i in left], party.faulty_count - len(far)), refused

@@ -70,10 +70,16 @@ def compute_weighted_sum(block: Tensor, weights: Sequence[int]) -> Tensor:
     return (block * torch.tensor(weights, device=block.device, dtype=torch.int64).unsqueeze(1)).sum(dim=0)
 
 
-def compute_squared_distances_to_median(block: Tensor, weights: Sequence[int]) -> list[int]:
-    """Four times each row's squared distance to the weighted median of the columns (at most 2^42 a column)."""
-    difference = 2 * block - compute_median_twice(block, weights)
-    return [int(squared) for squared in (difference * difference).sum(dim=1).tolist()]
+def compare_to_median(block: Tensor, weights: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Each row's squared distance to the weighted median of the columns and inner product with it, both times four.
+
+    A column adds at most 2^42, a block at most 2^57.
+    """
+    twice, median = 2 * block, compute_median_twice(block, weights)
+    difference = twice - median
+    squared = (difference * difference).sum(dim=1).tolist()
+    inner = (twice * median).sum(dim=1).tolist()
+    return [int(value) for value in squared], [int(value) for value in inner]
 
 
 class Gram:

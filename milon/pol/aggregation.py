@@ -18,7 +18,7 @@ from milon.pol.verdict import Refusal
 UPDATES_MAX = 1_024  # a row's number and its 20-bit value share one 32-bit sort key
 STEPS_MAX = 1 << 26  # 4,096 segments of 10,000 steps; keeps a round's advance below 2^53 steps of its grid
 WEIGHT_TOTAL_MAX = (1 << 31) - 1  # weight times a 20-bit value, with 8 more bits for the division, fits 63 bits
-SCREEN_RATIO = 9  # squared: three times the median distance; the measurement is in docs/spec/aggregation.md
+SCREEN_RATIO = 25  # squared: five times the median distance; why so many is measured in docs/spec/aggregation.md
 PERCENT_MAX = 1_000_000_000  # past this a ratio of distances says nothing more
 
 
@@ -39,7 +39,7 @@ class Share:
     account: AccountId  # whose
     steps: int  # verified
     weight: int  # with which it counted: its steps, capped; for multi-Krum, what was selected of it
-    distance_percent: int  # from the coordinate-wise median, the median distance being 100; 0 where none was taken
+    distance_percent: int  # from the coordinate-wise median, times the root of the steps; the median distance is 100
 
 
 @wire("aggregation-report/1")
@@ -138,26 +138,29 @@ def compute_distance_percents(squared_distances: Sequence[int], weights: Sequenc
     )
 
 
-def compute_screened(squared_distances: Sequence[int], weights: Sequence[int], faulty_count: int) -> tuple[int, ...]:
-    """The positions of the updates too far from the coordinate-wise median, farthest first, at most `faulty_count`.
+def compute_screened(
+    squared_distances: Sequence[int], inner_products: Sequence[int], weights: Sequence[int], faulty_count: int
+) -> tuple[int, ...]:
+    """The positions of the updates that the screen refuses, farthest first, at most `faulty_count`.
 
-    Too far: more than `SCREEN_RATIO` times the weighted lower median of the squared distances. With fewer than half
-    of the weight hostile, that median is never above the
-    farthest honest update's distance. Of equally far ones the first goes.
+    Refused: an update whose inner product with the coordinate-wise median is negative, or whose squared distance to it
+    is more than `SCREEN_RATIO` times the weighted lower median of the squared distances. With less than half of the
+    weight hostile, that median is never above the farthest honest distance. Of equally far ones the first goes. The
+    squared distances come multiplied by the update's steps, as the variance of an average over them falls.
     """
     limit = SCREEN_RATIO * compute_weighted_lower_median(squared_distances, weights)
-    far = [position for position, squared in enumerate(squared_distances) if squared > limit]
-    far.sort(key=lambda position: (-squared_distances[position], position))
-    return tuple(far[:faulty_count])
+    pairs = enumerate(zip(squared_distances, inner_products, strict=True))
+    out = [position for position, (squared, inner) in pairs if squared > limit or inner < 0]
+    out.sort(key=lambda position: (-squared_distances[position], position))
+    return tuple(out[:faulty_count])
 
 
-def describe_distance(percent: int) -> str:
+def describe_refusal(percent: int, inner_product: int) -> str:
     """Why an update was screened out, for people."""
-    if percent == PERCENT_MAX:
-        return "too far from the coordinate-wise median, at which most of the weight stands"
-    return f"distance from the coordinate-wise median is {percent} percent of the median one; " + (
-        f"{isqrt(10_000 * SCREEN_RATIO)} are allowed"
-    )
+    limit = f"its distance is {percent} percent of the median distance, {isqrt(10_000 * SCREEN_RATIO)} are allowed"
+    if inner_product < 0:
+        return f"points against the coordinate-wise median of the updates; {limit}"
+    return f"too far from the coordinate-wise median of the updates: {limit}"
 
 
 def compute_krum_scores(

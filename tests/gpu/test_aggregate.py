@@ -1,0 +1,299 @@
+"""Aggregation of a round: the same bits as a slow reference, the known answer, and the faults seen elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from milon.base.codec import decode, encode
+from milon.base.errors import Reason, Rejected
+from milon.gpu.aggregate import aggregate, aggregate_round
+from milon.gpu.attacks import bell_curve, not_a_number, scale, sign_flip
+from milon.gpu.checkpoint import state_digest, to_bytes
+from milon.pol.aggregation import Report, Rule, compute_count_needed
+from tests.gpu.aggregate_reference import reference_round
+
+torch.set_num_threads(1)
+ROBUST = (Rule.TRIMMED_MEAN, Rule.MEDIAN, Rule.MULTI_KRUM)
+Final = tuple[bytes, int, dict[str, torch.Tensor]]
+
+
+def account(index: int) -> bytes:
+    return bytes([index]) * 32
+
+
+def known_updates() -> torch.Tensor:
+    rows = [[((i * 7919 + j * 104729 + 31 * i * j) % 1009 - 504) / 64 for j in range(64)] for i in range(11)]
+    updates = torch.tensor(rows)
+    updates[3] = updates[3] * 8 + 5
+    updates[7] = updates[7] * -16
+    return updates
+
+
+def make_round(count: int, steps: list[int], size: int = 400) -> tuple[dict[str, torch.Tensor], list[Final]]:
+    """A base state, and finals that share a direction and differ by noise, less of it the more steps they took."""
+    base = {"model.a": bell_curve(1, 0, size), "model.b": bell_curve(1, 1, 20), "model.n": torch.tensor(5)}
+    finals = []
+    for index in range(count):
+        state = {"model.n": base["model.n"] + steps[index]}
+        for stream, name in enumerate(("model.a", "model.b")):
+            shape = base[name].numel()
+            signal, noise = bell_curve(2, stream, shape), bell_curve(100 + index, stream, shape)
+            state[name] = base[name] + (signal + noise * 5 / steps[index] ** 0.5) * steps[index] * 1e-3
+        finals.append((account(index), steps[index], state))
+    return base, finals
+
+
+def with_slots(states: list[dict[str, torch.Tensor]], value: float) -> list[dict[str, torch.Tensor]]:
+    return [{**state, "optimizer.momentum.a": torch.full((3,), value)} for state in states]
+
+
+@pytest.mark.parametrize(
+    ("rule", "first"),
+    [
+        (Rule.MULTI_KRUM, [-0.559028, 0.380208, -0.432292, -1.244792]),
+        (Rule.MEDIAN, [-0.25, 0.84375, -1.421875, -3.6875]),
+        (Rule.TRIMMED_MEAN, [-0.379464, -0.446429, -2.013393, -3.310268]),
+    ],
+)
+def test_known_answer(rule: Rule, first: list[float]) -> None:
+    result, report = aggregate(known_updates(), [1] * 11, rule, 2)
+    assert (result[:4] - torch.tensor(first)).abs().max() < 1e-4
+    lost = [int.from_bytes(refusal.trainer, "big") for refusal in report.refused]
+    assert lost == ([3, 7] if rule is Rule.MULTI_KRUM else [])
+
+
+def test_frozen_round() -> None:
+    base, finals = make_round(5, [40, 64, 96, 128, 160])
+    found = {}
+    for rule in Rule:
+        new, report = aggregate_round(base, finals, rule, 1, {})
+        found[rule.value] = (state_digest(to_bytes(new)).hex()[:16], report.steps)
+    assert found == {
+        "mean": ("0f9891a4ba8b116c", 117),
+        "trimmed-mean": ("379daf51d2bc1221", 117),
+        "median": ("f5362cbffc869feb", 117),
+        "multi-krum": ("d96af06767d3d2c6", 127),
+    }
+
+
+numbers = st.floats(-1e3, 1e3, width=32) | st.sampled_from([0.0, -0.0, 2.0**-149, -(2.0**-140), 2.0**-30, 3e4])
+
+
+Plain = dict[str, list[float]]
+Case = tuple[Rule, int, Plain, list[tuple[bytes, int, Plain]]]
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> Case:
+    rule = draw(st.sampled_from(list(Rule)))
+    faulty_count = draw(st.integers(0, 2))
+    least = compute_count_needed(rule, faulty_count)
+    count = draw(st.integers(least, max(least, 6)))
+    sizes = {"model.a": draw(st.integers(1, 5)), "model.b": draw(st.integers(0, 2))}
+
+    def state() -> dict[str, list[float]]:
+        return {name: draw(st.lists(numbers, min_size=size, max_size=size)) for name, size in sizes.items()}
+
+    base = state()
+    finals = [
+        (account(index), draw(st.integers(1, 7)), base if draw(st.integers(0, 5)) == 0 else state())
+        for index in range(count)
+    ]
+    return rule, faulty_count, base, finals
+
+
+def tensors(state: dict[str, list[float]]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in state.items()}
+
+
+@settings(max_examples=250, deadline=None)
+@given(rounds(), st.integers(1, 6))
+def test_same_bits_as_the_slow_reference(case: Case, columns: int) -> None:
+    rule, faulty_count, base, finals = case
+    expected, lost = reference_round(base, finals, rule, faulty_count)
+    given_finals = [(who, steps, tensors(state)) for who, steps, state in reversed(finals)]
+    new, report = aggregate_round(tensors(base), given_finals, rule, faulty_count, {}, columns=columns)
+    assert to_bytes(new) == to_bytes(tensors(expected))
+    assert [refusal.trainer for refusal in report.refused] == lost
+    assert decode(Report, encode(report)) == report
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_integer_weights_equal_repeated_rows(data: st.DataObject) -> None:
+    """On weights that no cap touches: every row the same weight, against that many copies with as many faulty."""
+    rule = data.draw(st.sampled_from(list(Rule)))
+    faulty_count, weight = data.draw(st.integers(0, 1)), data.draw(st.integers(1, 3))
+    count = compute_count_needed(rule, faulty_count) + data.draw(st.integers(0, 2))
+    rows = [data.draw(st.lists(numbers, min_size=3, max_size=3)) for _ in range(count)]
+    updates = torch.tensor(rows, dtype=torch.float32)
+    weighted, _ = aggregate(updates, [weight] * count, rule, faulty_count)
+    assume(rule is not Rule.MULTI_KRUM or count * weight >= 2 * faulty_count * weight + 3)
+    repeated, _ = aggregate(updates.repeat_interleave(weight, dim=0), [1] * count * weight, rule, faulty_count * weight)
+    assert weighted.equal(repeated)
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+def test_order_blocks_and_threads_do_not_matter(rule: Rule) -> None:
+    base, finals = make_round(7, [40, 50, 60, 90, 120, 150, 160])
+    finals[2] = (finals[2][0], finals[2][1], sign_flip(base, finals[2][2], 3.0))
+    expected, report = aggregate_round(base, finals, rule, 2, {})
+    for threads, columns, order in ((1, 7, [3, 1, 0, 6, 5, 4, 2]), (2, 100, [6, 5, 4, 3, 2, 1, 0])):
+        torch.set_num_threads(threads)
+        again, report_again = aggregate_round(base, [finals[i] for i in order], rule, 2, {}, columns=columns)
+        torch.set_num_threads(1)
+        assert to_bytes(again) == to_bytes(expected)
+        assert report_again == report
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_coordinate_that_is_no_number_is_refused(rule: Rule, value: float) -> None:
+    base, finals = make_round(6, [100] * 6)
+    clean, _ = aggregate_round(base, finals[1:], rule, 0, {})
+    finals[0] = (finals[0][0], finals[0][1], not_a_number(finals[0][2], value))
+    new, report = aggregate_round(base, finals, rule, 1, {})
+    assert to_bytes(new) == to_bytes(clean)
+    assert report.faulty_count == 0
+    assert [(refusal.trainer, refusal.reason) for refusal in report.refused] == [
+        (account(0), "the final state holds a NaN or an infinity")
+    ]
+
+
+def test_huge_rows_move_nothing() -> None:
+    """A row near the end of binary32 sets neither the grid nor the median, and is refused by its distance."""
+    base, finals = make_round(5, [100] * 5)
+    clean, _ = aggregate_round(base, finals[1:], Rule.TRIMMED_MEAN, 0, {})
+    huge = {**finals[0][2], "model.a": torch.full_like(base["model.a"], 3e38)}
+    new, report = aggregate_round(base, [(account(0), 100, huge), *finals[1:]], Rule.TRIMMED_MEAN, 1, {})
+    assert [refusal.trainer for refusal in report.refused] == [account(0)]
+    assert (new["model.a"] - clean["model.a"]).abs().max() < 1e-5
+
+
+def test_a_large_common_part_does_not_blur_the_differences() -> None:
+    """Whole weights near 1,000 with updates of 1e-3: a Gram matrix of whole weights in binary32 picks at random."""
+    base, finals = make_round(7, [100] * 7)
+    shift = {"model.a": 1000.0, "model.b": 1000.0}
+    base = {name: tensor + shift.get(name, 0) for name, tensor in base.items()}
+    finals = [(w, s, {n: base[n] + (t - (base[n] - shift.get(n, 0))) for n, t in x.items()}) for w, s, x in finals]
+    finals[4] = (finals[4][0], finals[4][1], sign_flip(base, finals[4][2], 1.0))
+    _, report = aggregate(
+        torch.stack([state["model.a"] - base["model.a"] for _, _, state in finals]), [1] * 7, Rule.MULTI_KRUM, 2
+    )
+    assert (4).to_bytes(4, "big") in [refusal.trainer for refusal in report.refused]
+    _, report = aggregate_round(base, finals, Rule.MULTI_KRUM, 2, {})
+    assert account(4) in [refusal.trainer for refusal in report.refused]
+
+
+@pytest.mark.parametrize(("rule", "count"), [(Rule.TRIMMED_MEAN, 4), (Rule.MEDIAN, 4), (Rule.MULTI_KRUM, 6)])
+def test_fewer_than_a_rule_bears_is_refused(rule: Rule, count: int) -> None:
+    base, finals = make_round(count, [100] * count)
+    with pytest.raises(Rejected) as refusal:
+        aggregate_round(base, finals, rule, 2, {})
+    assert refusal.value.reason is Reason.TOO_FEW
+    assert f"needs {count + 1} updates; {count} are left" in refusal.value.detail
+    with pytest.raises(Rejected) as refusal:
+        aggregate_round(base, [], rule, 0, {})
+    assert refusal.value.reason is Reason.TOO_FEW
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+def test_inputs_are_never_changed(rule: Rule) -> None:
+    base, finals = make_round(6, [100] * 6)
+    finals[0] = (finals[0][0], 100, scale(base, finals[0][2], 100.0))
+    before = [to_bytes(base), *(to_bytes(state) for _, _, state in finals)]
+    aggregate_round(base, finals, rule, 1, {})
+    assert [to_bytes(base), *(to_bytes(state) for _, _, state in finals)] == before
+
+
+def test_no_rule_draws_a_random_number() -> None:
+    base, finals = make_round(6, [100] * 6)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    for rule in Rule:
+        aggregate_round(base, finals, rule, 1, {})
+    assert torch.random.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_a_heavy_update_counts_at_most_a_third(rule: Rule) -> None:
+    base, finals = make_round(6, [10_000, 10, 10, 10, 10, 10])
+    _, report = aggregate_round(base, finals, rule, 0, {})
+    weights = [share.weight for share in report.accepted]
+    assert 3 * max(weights) <= sum(weights)
+
+
+def test_counters_take_the_median_and_slots_start_again() -> None:
+    base, finals = make_round(5, [40, 50, 60, 70, 160])
+    initial = {"optimizer.momentum.a": torch.zeros(3)}
+    base = with_slots([base], 7.0)[0]
+    finals = [(who, steps, with_slots([state], 1e30)[0]) for who, steps, state in finals]
+    finals[0][2]["model.n"] = torch.tensor(2**62)
+    new, _ = aggregate_round(base, finals, Rule.TRIMMED_MEAN, 1, initial)
+    assert new["optimizer.momentum.a"].equal(initial["optimizer.momentum.a"])
+    assert new["model.n"].item() in {75, 165}
+    assert new["model.n"].dtype == torch.int64
+    assert list(new) == sorted(base)
+
+
+def test_zero_updates_are_accepted_and_change_nothing() -> None:
+    base, _ = make_round(5, [10] * 5)
+    for rule in Rule:
+        new, report = aggregate_round(base, [(account(i), 10, base) for i in range(5)], rule, 1, {})
+        assert to_bytes(new) == to_bytes(base)
+        assert len(report.accepted) + len(report.refused) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.a": torch.zeros(3)},
+        {"model.a": torch.zeros(400, dtype=torch.float64)},
+        {"model.extra": torch.zeros(1)},
+        {"model.n": torch.tensor(5.0)},
+    ],
+)
+def test_finals_of_another_form_are_refused(change: dict[str, torch.Tensor]) -> None:
+    base, finals = make_round(4, [100] * 4)
+    finals[1] = (finals[1][0], 100, {**finals[1][2], **change})
+    _, report = aggregate_round(base, finals, Rule.TRIMMED_MEAN, 1, {})
+    assert [refusal.trainer for refusal in report.refused] == [account(1)]
+    assert report.faulty_count == 0
+
+
+def test_what_no_honest_caller_gives() -> None:
+    base, finals = make_round(3, [100] * 3)
+    cases = [
+        (base, [*finals, finals[0]], {}, Reason.DUPLICATE),
+        (base, [*finals, (account(9), 0, base)], {}, Reason.OUT_OF_RANGE),
+        (base, finals, {"optimizer.momentum.a": torch.zeros(1)}, Reason.DOES_NOT_FIT),
+        ({**base, "else": torch.zeros(1)}, finals, {}, Reason.MALFORMED),
+        (not_a_number(base), finals, {}, Reason.NOT_FINITE),
+    ]
+    for state, given_finals, slots, reason in cases:
+        with pytest.raises(Rejected) as refusal:
+            aggregate_round(state, given_finals, Rule.MEDIAN, 1, slots)
+        assert refusal.value.reason is reason
+
+
+def test_a_result_beyond_binary32_is_refused() -> None:
+    base = {"model.a": torch.full((4,), 3e38)}
+    near = {"model.a": torch.full((4,), 3.4e38)}
+    new, _ = aggregate_round(base, [(account(0), 1, near), (account(1), 1, near)], Rule.MEAN, 0, {})
+    assert new["model.a"].sub(3.4e38).abs().max() < 1e33
+    with pytest.raises(Rejected) as refusal:
+        aggregate_round(base, [(account(0), 10, near), (account(1), 30, near)], Rule.MEAN, 0, {})
+    assert refusal.value.reason is Reason.NOT_FINITE
+
+
+def test_five_updates_of_300_thousand_parameters_take_under_a_second() -> None:
+    base, finals = make_round(5, [40, 64, 96, 128, 160], size=300_000)
+    for rule in Rule:
+        start = time.process_time()
+        aggregate_round(base, finals, rule, 1, {})
+        assert time.process_time() - start < 1.0
