@@ -9,6 +9,7 @@ from milon.base.codec import encode, wire
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.merkle import compute_root
 from milon.base.units import Amount, Count, Round
+from milon.chain.block import Receipt
 from milon.pol.verdict import RoundOutcome
 
 
@@ -53,6 +54,15 @@ class ClosedRound:
     claims: tuple[SettledClaim, ...]  # in order of trainer
     outcome: RoundOutcome  # agreed by power >= Q
     payments: tuple[Payment, ...]  # what it moved
+
+
+@wire("block-report/1")
+@dataclass(frozen=True, slots=True)
+class BlockReport:
+    """What executing a block gave, kept beside it: both lists lie under the header's roots."""
+
+    receipts: tuple[Receipt, ...]  # one a transaction
+    closed: tuple[ClosedRound, ...]  # the learning section
 
 
 def compute_learning_root(rounds: Sequence[ClosedRound]) -> Digest:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
-from milon.base.codec import decode, wire
+from milon.base.codec import decode
 from milon.base.ids import AccountId, Digest, JobId
-from milon.base.units import Count, Height, Nonce
-from milon.chain.block import Block, Receipt, compute_header_hash
-from milon.chain.learning import ClosedRound
+from milon.base.units import Height, Nonce, Power
+from milon.chain.block import Block, compute_header_hash
+from milon.chain.learning import BlockReport
 from milon.chain.transaction import compute_transaction_hash
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.claims import load_claim
@@ -38,15 +37,6 @@ from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
 
 JOBS_SHOWN_MAX = 256  # newest ones; an answer stays under a megabyte
-
-
-@wire("block-report/1")
-@dataclass(frozen=True, slots=True)
-class BlockReport:
-    """What executing a block gave, kept beside it: both lists lie under the header's roots."""
-
-    receipts: tuple[Receipt, ...]  # one a transaction
-    closed: tuple[ClosedRound, ...]  # the learning section
 
 
 def build_round_views(ledger: Ledger, job: JobId, count: int) -> tuple[RoundView, ...]:
@@ -174,6 +164,6 @@ def build_block_view(reader: StoreReader, name: Height | Digest) -> BlockView | 
         receipts=report.receipts,
         closed=report.closed,
         is_final=True,
-        certificate_power=Count(0),  # filled in by the caller, who knows the certificate's type
-        total_power=Count(sum(entry.power for entry in load_validators(Ledger(reader)).validators)),
+        certificate_power=Power(0),  # filled in by the caller, who knows the certificate's type
+        total_power=Power(sum(entry.power for entry in load_validators(Ledger(reader)).validators)),
     )
