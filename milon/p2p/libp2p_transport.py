@@ -97,7 +97,7 @@ class LibP2PTransport:
         try:
             await self._run(task_status)
         except BaseExceptionGroup as group:
-            refused = group.subgroup(Rejected)
+            refused: BaseException | None = group.subgroup(Rejected)
             while isinstance(refused, BaseExceptionGroup):
                 refused = refused.exceptions[0]
             if refused is None:

@@ -232,8 +232,7 @@ async def test_disconnect_is_seen_by_both_and_undone_by_connect(network: Network
 
 async def test_nobody_there_and_oneself_are_refused(network: Network) -> None:
     one, two = await network.add("one"), await network.add("two")
-    network.stop(two)
-    await wait_until(lambda: not two.peers())
+    await network.stopped(two)
     with pytest.raises(Rejected) as refused:
         await one.connect(two.addresses[0], timeout_s=1)
     assert refused.value.reason is Reason.UNAVAILABLE

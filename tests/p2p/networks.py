@@ -43,7 +43,10 @@ class Network:
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             with trio.CancelScope() as scope:
                 self._scopes[transport] = scope
-                await transport.run(task_status=task_status)
+                try:
+                    await transport.run(task_status=task_status)
+                finally:
+                    del self._scopes[transport]
 
         await self.nursery.start(run)
         return transport
@@ -55,6 +58,11 @@ class Network:
     def stop(self, transport: AnyTransport) -> None:
         """End one transport."""
         self._scopes[transport].cancel()
+
+    async def stopped(self, transport: AnyTransport) -> None:
+        """`stop`, and wait until it has ended."""
+        self.stop(transport)
+        await wait_until(lambda: transport not in self._scopes)
 
     async def pair(self) -> tuple[AnyTransport, AnyTransport]:
         """Two connected transports."""

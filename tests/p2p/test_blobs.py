@@ -1,0 +1,175 @@
+"""Blobs between nodes: several providers, liars among them, interruptions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from milon.base.blob import CHUNK_BYTES, Manifest, compute_blob_id, compute_manifest
+from milon.base.codec import decode, encode
+from milon.base.errors import Reason, Rejected
+from milon.p2p.blobs import BlobClient, BlobStore, ChunkRequest, ManifestRequest, serve_blobs
+from milon.p2p.transport import Channel, PeerId
+from tests.p2p.networks import DEADLINE_S, AnyTransport, Network, connect, network_of
+
+RAW = os.urandom(9 * CHUNK_BYTES + 4321)
+SIZE_MAX = 64 << 20
+
+
+@pytest.fixture(params=["memory", "libp2p"])
+async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
+    async with network_of(request.param) as found:
+        yield found
+
+
+async def providers_of(network: Network, folder: Path, names: str, raw: bytes) -> list[AnyTransport]:
+    """Running nodes that hold `raw`."""
+    nodes = []
+    for name in names:
+        node = network.make(name)
+        store = BlobStore(folder / name)
+        store.put_bytes(raw)
+        serve_blobs(node, store)
+        nodes.append(await network.start(node))
+    return nodes
+
+
+async def client_of(network: Network, folder: Path, providers: list[AnyTransport]) -> BlobClient:
+    node = await network.add("client")
+    for provider in providers:
+        await connect(node, provider)
+    return BlobClient(node, BlobStore(folder / "client"))
+
+
+def lying(node: AnyTransport, chunk: bytes) -> list[int]:
+    """Make a node answer every chunk request with the same bytes; which indices it was asked for."""
+    asked: list[int] = []
+
+    async def respond(peer: PeerId, payload: bytes) -> bytes:
+        request: ManifestRequest | ChunkRequest = decode(ManifestRequest | ChunkRequest, payload)
+        if isinstance(request, ManifestRequest):
+            return encode(compute_manifest(RAW))
+        asked.append(request.index)
+        return chunk
+
+    node.serve(Channel.BLOB, respond)
+    return asked
+
+
+async def test_a_blob_arrives_from_three_providers(network: Network, tmp_path: Path) -> None:
+    providers = await providers_of(network, tmp_path, "abc", RAW)
+    client = await client_of(network, tmp_path, providers)
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    ids = [provider.peer_id for provider in providers]
+    path = await client.fetch(blob_id, ids, size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S)
+    assert path.read_bytes() == RAW
+    assert await client.fetch(blob_id, [], size_max_bytes=SIZE_MAX, deadline_s=1) == path
+
+
+@pytest.mark.parametrize("raw", [b"", RAW], ids=["empty", "large"])
+async def test_the_same_blob_twice_at_once(network: Network, tmp_path: Path, raw: bytes) -> None:
+    providers = await providers_of(network, tmp_path, "a", raw)
+    client = await client_of(network, tmp_path, providers)
+    blob_id = compute_blob_id(compute_manifest(raw))
+    paths: list[Path] = []
+
+    async def fetch() -> None:
+        ids = [providers[0].peer_id]
+        paths.append(await client.fetch(blob_id, ids, size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetch)
+        nursery.start_soon(fetch)
+    assert [path.read_bytes() for path in paths] == [raw, raw]
+
+
+async def test_a_liar_is_reported_and_the_blob_arrives_from_others(network: Network, tmp_path: Path) -> None:
+    providers = await providers_of(network, tmp_path, "a", RAW)
+    liar = network.make("liar")
+    asked = lying(liar, b"lies")
+    await network.start(liar)
+    client = await client_of(network, tmp_path, [*providers, liar])
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    ids = [liar.peer_id, providers[0].peer_id]
+    path = await client.fetch(blob_id, ids, size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S)
+    assert path.read_bytes() == RAW
+    assert len(asked) <= 4
+    assert client._transport.counters()[liar.peer_id].rejects >= 1
+    assert client._transport.counters()[providers[0].peer_id].rejects == 0
+
+
+async def test_with_liars_alone_nothing_is_stored(network: Network, tmp_path: Path) -> None:
+    liar = network.make("liar")
+    lying(liar, bytes(CHUNK_BYTES))
+    await network.start(liar)
+    client = await client_of(network, tmp_path, [liar])
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    with pytest.raises(Rejected) as refused:
+        await client.fetch(blob_id, [liar.peer_id], size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S)
+    assert refused.value.reason is Reason.UNAVAILABLE
+    assert not client._store.has(blob_id)
+
+
+async def test_a_false_manifest_is_refused(network: Network, tmp_path: Path) -> None:
+    liar = network.make("liar")
+
+    async def respond(peer: PeerId, payload: bytes) -> bytes:
+        return encode(Manifest(1 << 60, ()))
+
+    liar.serve(Channel.BLOB, respond)
+    await network.start(liar)
+    client = await client_of(network, tmp_path, [liar])
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    with pytest.raises(Rejected) as refused:
+        await client.fetch(blob_id, [liar.peer_id], size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S)
+    assert refused.value.reason is Reason.UNAVAILABLE
+    assert client._transport.counters()[liar.peer_id].rejects == 1
+
+
+async def test_a_blob_larger_than_expected_is_refused_before_a_chunk_is_asked_for(
+    network: Network, tmp_path: Path
+) -> None:
+    providers = await providers_of(network, tmp_path, "a", RAW)
+    client = await client_of(network, tmp_path, providers)
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    with pytest.raises(Rejected) as refused:
+        await client.fetch(blob_id, [providers[0].peer_id], size_max_bytes=CHUNK_BYTES, deadline_s=DEADLINE_S)
+    assert refused.value.reason is Reason.TOO_LARGE
+    assert client._store.size_bytes == 0
+
+
+async def test_a_provider_that_dies_is_replaced_and_the_fetch_resumed(network: Network, tmp_path: Path) -> None:
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    mortal = network.make("mortal")
+    store = BlobStore(tmp_path / "mortal")
+    store.put_bytes(RAW)
+    served: list[int] = []
+
+    async def respond(peer: PeerId, payload: bytes) -> bytes:
+        request: ManifestRequest | ChunkRequest = decode(ManifestRequest | ChunkRequest, payload)
+        if isinstance(request, ManifestRequest):
+            return encode(compute_manifest(RAW))
+        if len(served) == 4:
+            network.stop(mortal)
+            await trio.sleep_forever()
+        served.append(request.index)
+        return store.read_chunk(request.blob_id, request.index)
+
+    mortal.serve(Channel.BLOB, respond)
+    await network.start(mortal)
+    client = await client_of(network, tmp_path, [mortal])
+    with pytest.raises(Rejected) as refused:
+        await client.fetch(blob_id, [mortal.peer_id], size_max_bytes=SIZE_MAX, deadline_s=2)
+    assert refused.value.reason is Reason.UNAVAILABLE
+
+    heir = (await providers_of(network, tmp_path, "h", RAW))[0]
+    await connect(client._transport, heir)  # type: ignore[arg-type]
+    ids = [mortal.peer_id, heir.peer_id]
+    path = await client.fetch(blob_id, ids, size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S)
+    assert path.read_bytes() == RAW
+    fetched = client._transport.counters()[heir.peer_id].bytes_in
+    assert fetched < len(RAW) - 2 * CHUNK_BYTES  # what the first one served was not fetched again
