@@ -1,0 +1,158 @@
+"""Runs a checked program: one kernel per node, in order, each value freed after its last use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from milon.base.errors import Reason, Rejected
+from milon.gpu.exact import canonical_nan
+from milon.gpu.operations import MAKERS, TORCH_DTYPES, Call, Kernel, Maker
+from milon.gpu.philox import draw_uniform
+from milon.gpu.windows import WINDOW_MAKERS
+from milon.pol.program import (
+    Budget,
+    Constant,
+    Input,
+    InputRole,
+    OutputRole,
+    Program,
+    StepKey,
+    compute_last_uses,
+    compute_types,
+    verify_program,
+)
+
+ALL_MAKERS: dict[str, Maker] = {**MAKERS, **WINDOW_MAKERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run of a program gives. Every NaN in it is 0x7FC00000."""
+
+    new_state: dict[str, Tensor]  # by name of the state tensor; empty unless the program trains
+    loss: Tensor | None  # binary32 scalar; absent from a prediction
+    correct: int | None  # rows of the batch that were classified rightly, where the program counts them
+    gradients: dict[str, Tensor]  # of the loss, by name of the parameter; empty unless the program trains
+    prediction: Tensor | None  # what the model gives; absent unless the program predicts
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node, ready to run."""
+
+    kernel: Kernel  # from operand tensors to the result
+    operands: tuple[int, ...]  # numbers of the values it reads
+    result: int  # number of the value it gives
+    freed: tuple[int, ...]  # numbers of the values nobody reads after it
+
+
+class Plan:
+    """A program made ready for one device; runs any number of times and keeps nothing between runs."""
+
+    def __init__(self, program: Program, device: torch.device, constants: list[Tensor], steps: list[Step]) -> None:
+        self.program = program
+        self.device = device
+        self._constants = constants
+        self._steps = steps
+
+    def run(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None) -> Result:
+        """One step on `state` (by name), `batch` (tensors in the program's order) and the draws of `key`.
+
+        Nothing passed in is changed, and no result shares memory with it. Raises `Rejected` where a tensor is missing
+        or does not fit its input, where a draw needs a key that is not there, and for indices out of range.
+        """
+        values = self._gather_inputs(state, batch, key)
+        values += self._constants
+        values += [None] * len(self._steps)
+        with torch.no_grad():
+            for step in self._steps:
+                values[step.result] = step.kernel(*[values[operand] for operand in step.operands])
+                for number in step.freed:
+                    values[number] = None
+            return self._collect(values)
+
+    def _gather_inputs(
+        self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None
+    ) -> list[Tensor | None]:
+        values: list[Tensor | None] = []
+        taken = draws = 0
+        for entry in self.program.inputs:
+            if entry.role is InputRole.DRAW:
+                if key is None:
+                    raise Rejected(Reason.MALFORMED, f"the program draws {entry.name!r} and no key was given")
+                values.append(draw_uniform(key, draws, entry.shape, self.device))
+                draws += 1
+                continue
+            if entry.role is InputRole.STATE:
+                found = state.get(entry.name)
+            else:
+                found = batch[taken] if taken < len(batch) else None
+                taken += 1
+            values.append(_fit(entry, found).to(self.device))
+        if taken != len(batch):
+            raise Rejected(Reason.DOES_NOT_FIT, f"a batch of {len(batch)} tensors where the program takes {taken}")
+        return values
+
+    def _collect(self, values: list[Tensor | None]) -> Result:
+        result = Result({}, None, None, {}, None)
+        loss = prediction = None
+        correct: int | None = None
+        given = len(self.program.inputs) + len(self._constants)
+        for output in self.program.outputs:
+            value = values[output.value]
+            if value is None:
+                raise RuntimeError(f"value {output.value} was freed before it was output")
+            if value.dtype is torch.float32:
+                value = canonical_nan(value)
+            if output.value < given or not value.is_contiguous() or value._base is not None:
+                value = value.clone(memory_format=torch.contiguous_format)
+            if output.role is OutputRole.NEW_STATE:
+                result.new_state[output.name] = value
+            elif output.role is OutputRole.GRADIENT:
+                result.gradients[output.name] = value
+            elif output.role is OutputRole.LOSS:
+                loss = value
+            elif output.role is OutputRole.CORRECT:
+                correct = int(value)
+            else:
+                prediction = value
+        return Result(result.new_state, loss, correct, result.gradients, prediction)
+
+
+def _fit(entry: Input, found: Tensor | None) -> Tensor:
+    if found is None:
+        raise Rejected(Reason.DOES_NOT_FIT, f"no tensor for {entry.role.value} input {entry.name!r}")
+    if found.dtype is not TORCH_DTYPES[entry.dtype] or tuple(found.shape) != entry.shape:
+        wanted = f"{entry.dtype.value}{list(entry.shape)}"
+        detail = f"{entry.role.value} input {entry.name!r} is {wanted}, found {found.dtype}{list(found.shape)}"
+        raise Rejected(Reason.DOES_NOT_FIT, detail)
+    return found
+
+
+def _load_constant(constant: Constant, device: torch.device) -> Tensor:
+    whole = torch.frombuffer(bytearray(constant.raw), dtype=TORCH_DTYPES[constant.dtype])
+    return whole.reshape(constant.shape).to(device)
+
+
+def load(program: Program, device: str | torch.device = "cpu", budget: Budget | None = None) -> Plan:
+    """Check `program` against `budget` (the default one if absent) and make it ready to run on `device`."""
+    verify_program(program, budget or Budget())
+    place = torch.device(device)
+    torch.set_flush_denormal(False)
+    types = compute_types(program)
+    last = compute_last_uses(program)
+    base = len(program.inputs) + len(program.constants)
+    freed: list[list[int]] = [[] for _ in range(len(program.nodes) + 1)]
+    for value, place_of_last in enumerate(last):
+        freed[max(place_of_last, value - base, 0)].append(value)
+    steps = []
+    for number, node in enumerate(program.nodes):
+        operands = tuple(types[operand] for operand in node.operands)
+        call = Call(operands, node.attributes, types[base + number], program.magnitude_bits, place)
+        kernel = ALL_MAKERS[node.operation](call)
+        steps.append(Step(kernel, node.operands, base + number, tuple(freed[number])))
+    return Plan(program, place, [_load_constant(constant, place) for constant in program.constants], steps)
