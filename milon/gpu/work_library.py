@@ -103,9 +103,7 @@ class Library:
 
     def open_program(self, files: Files, blob: Digest, kind: ProgramKind) -> Plan:
         """The program in a blob, checked and ready to run."""
-        plan = _keep(
-            self._plans, blob, lambda: load(read_program(files, blob, kind), self._device), PROGRAMS_KEPT
-        )
+        plan = _keep(self._plans, blob, lambda: load(read_program(files, blob, kind), self._device), PROGRAMS_KEPT)
         if plan.program.kind is not kind:
             found = plan.program.kind.value
             raise Rejected(Reason.WRONG_TYPE, f"a {found} program where {kind.value} is needed")

@@ -146,8 +146,7 @@ def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
     initial = read_state(files.read(spec.initial_state), layout)
     slots = {name: tensor for name, tensor in initial.items() if name.startswith(OPTIMIZER_PREFIX)}
     programs = [
-        (int(entry.rows), library.open_program(files, entry.program, ProgramKind.EVALUATE))
-        for entry in spec.evaluate
+        (int(entry.rows), library.open_program(files, entry.program, ProgramKind.EVALUATE)) for entry in spec.evaluate
     ]
     rows = library.open_dataset(files, spec.evaluation_rows)
     finals, problems = _read_finals(request, files, len(raw))

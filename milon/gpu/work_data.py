@@ -1,0 +1,77 @@
+"""A user's data as columns of tensors, and columns as a dataset's blobs in a folder."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from milon.base.codec import encode
+from milon.base.errors import Reason, Rejected, require
+from milon.base.units import Count
+from milon.gpu.rows import count_rows, describe_columns, encode_shards, verify_finite
+from milon.gpu.work_library import write_blob
+from milon.pol.terms import DataManifest, Shard
+from milon.pol.work import BlobFile
+
+_NUMPY_KINDS = "biuf"  # truth values, integers, floats
+
+
+def _to_column(name: str, values: Any) -> Tensor:
+    """float32 or int64 rows: narrower types are widened, binary64 is rounded to binary32."""
+    if isinstance(values, Tensor):
+        tensor = values.detach().cpu()
+    else:
+        array = numpy.asarray(values)
+        known = array.dtype.kind in _NUMPY_KINDS
+        require(known, Reason.UNSUPPORTED, f"column {name} holds {array.dtype}; numbers are needed")
+        tensor = torch.from_numpy(numpy.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=True))
+    require(tensor.dim() > 0, Reason.DOES_NOT_FIT, f"column {name} is a single number; rows are needed")
+    require(not tensor.is_complex(), Reason.UNSUPPORTED, f"column {name} holds complex numbers")
+    return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64).contiguous()
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    try:
+        with numpy.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise Rejected(Reason.UNAVAILABLE, f"there is no file {path}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise Rejected(Reason.MALFORMED, f"{path} cannot be read as .npz: {error}") from None
+
+
+def collect_columns(source: Any) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    """Names and columns of tuples of tensors or arrays, or of an .npz file; the target last.
+
+    Raises `Rejected` for what is no rows of finite numbers, or where the columns differ in their number of rows.
+    """
+    if isinstance(source, (str, Path)):
+        named = _read_npz(Path(source))
+    else:
+        named = {f"input{place}": values for place, values in enumerate(source[:-1])}
+        named["target"] = source[-1]
+    require(len(named) >= 2, Reason.TOO_FEW, f"{len(named)} columns; inputs and, last, a target are needed")
+    columns = tuple(_to_column(name, values) for name, values in named.items())
+    count_rows(columns)
+    for name, column in zip(named, columns, strict=True):
+        verify_finite(f"column {name}", column)
+    return tuple(named), columns
+
+
+def write_dataset(names: Sequence[str], columns: Sequence[Tensor], folder: Path) -> list[BlobFile]:
+    """Write the shards and, last in the list, the manifest of a dataset into `folder`."""
+    fields = describe_columns(names, columns)
+    written: list[BlobFile] = []
+    shards: list[Shard] = []
+    for rows, raw in encode_shards(fields, columns):
+        written.append(write_blob(folder, raw))
+        shards.append(Shard(written[-1].blob, Count(rows), Count(len(raw))))
+    manifest = DataManifest(count_rows(columns), fields, tuple(shards))
+    written.append(write_blob(folder, encode(manifest)))
+    return written
