@@ -20,9 +20,9 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId
 from milon.gpu.aggregate_rules import (
     BLOCK_COLUMNS,
+    Comparison,
     Gram,
     add_once_rounded,
-    compare_to_median,
     compute_lower_median,
     compute_median_twice,
         compute_trimmed_sum,
@@ -51,6 +51,7 @@ from milon.pol.aggregation import (
     compute_round_steps,
     compute_screened,
     describe_refusal,
+    is_contrary,
     verify_bearable,
 )
 from milon.pol.verdict import Refusal
@@ -88,16 +89,17 @@ def _screen(part: _Round, rule: Rule, party: _Party) -> tuple[_Party, list[Refus
     """The party without the updates too far from its coordinate-wise median."""
     if rule is Rule.MEAN or len(party.entries) < 3:
         return party, []
-    squared, inner = [0] * len(party.entries), [0] * len(party.entries)
+    stand = Comparison(party.weights)
     for block in iterate_blocks(part.state, party.entries, part.shifts, part.columns):
-        distances, products = compare_to_median(block.values, party.weights)
-        squared = [old + new for old, new in zip(squared, distances, strict=True)]
-        inner = [old + new for old, new in zip(inner, products, strict=True)]
+        stand.add(block.values)
     # An average over s steps errs like 1 / sqrt(s): without this factor, trainers of few steps look like outliers.
-    squared = [value * entry.steps for value, entry in zip(squared, party.entries, strict=True)]
+    pairs = zip(stand.squared_distances, party.entries, strict=True)
+    squared = [value * entry.steps for value, entry in pairs]
+    angles = zip(stand.inner_products, stand.squared_norms, strict=True)
+    contrary = [is_contrary(inner, norm, stand.median_squared_norm) for inner, norm in angles]
     percents = compute_distance_percents(squared, party.weights)
-    far = compute_screened(squared, inner, party.weights, party.faulty_count)
-    refused = [Refusal(party.entries[i].account, describe_refusal(percents[i], inner[i])) for i in far]
+    far = compute_screened(squared, contrary, party.weights, party.faulty_count)
+    refused = [Refusal(party.entries[i].account, describe_refusal(percents[i], contrary[i])) for i in far]
     left = [i for i in range(len(squared)) if i not in far]
     entries = [party.entries[i] for i in left]
     return _cap(rule, entries, [percents[i] for i in left], party.faulty_count - len(far)), refused

@@ -70,16 +70,27 @@ def compute_weighted_sum(block: Tensor, weights: Sequence[int]) -> Tensor:
     return (block * torch.tensor(weights, device=block.device, dtype=torch.int64).unsqueeze(1)).sum(dim=0)
 
 
-def compare_to_median(block: Tensor, weights: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Each row's squared distance to the weighted median of the columns and inner product with it, both times four.
+class Comparison:
+    """How rows stand to the weighted median of their columns, exactly, over all blocks; every number is times four."""
 
-    A column adds at most 2^42, a block at most 2^57.
-    """
-    twice, median = 2 * block, compute_median_twice(block, weights)
-    difference = twice - median
-    squared = (difference * difference).sum(dim=1).tolist()
-    inner = (twice * median).sum(dim=1).tolist()
-    return [int(value) for value in squared], [int(value) for value in inner]
+    def __init__(self, weights: Sequence[int]) -> None:
+        self._weights = weights
+        self.squared_distances = [0] * len(weights)  # of each row to the median
+        self.inner_products = [0] * len(weights)  # of each row with the median
+        self.squared_norms = [0] * len(weights)  # of each row
+        self.median_squared_norm = 0  # of the median
+
+    def add(self, block: Tensor) -> None:
+        """Add a block of at most `BLOCK_COLUMNS` columns; each of them adds at most 2^42, so int64 holds the sums."""
+        twice, median = 2 * block, compute_median_twice(block, self._weights)
+        difference = twice - median
+        for totals, terms in (
+            (self.squared_distances, difference * difference),
+            (self.inner_products, twice * median),
+            (self.squared_norms, twice * twice),
+        ):
+            totals[:] = [old + int(new) for old, new in zip(totals, terms.sum(dim=1).tolist(), strict=True)]
+        self.median_squared_norm += int((median * median).sum())
 
 
 class Gram:

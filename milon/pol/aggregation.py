@@ -19,6 +19,7 @@ UPDATES_MAX = 1_024  # a row's number and its 20-bit value share one 32-bit sort
 STEPS_MAX = 1 << 26  # 4,096 segments of 10,000 steps; keeps a round's advance below 2^53 steps of its grid
 WEIGHT_TOTAL_MAX = (1 << 31) - 1  # weight times a 20-bit value, with 8 more bits for the division, fits 63 bits
 SCREEN_RATIO = 25  # squared: five times the median distance; why so many is measured in docs/spec/aggregation.md
+CONTRARY_COSINE = 8  # chance alone gives a thousand coordinates a cosine of -1/8 less than once in ten thousand times
 PERCENT_MAX = 1_000_000_000  # past this a ratio of distances says nothing more
 
 
@@ -138,27 +139,33 @@ def compute_distance_percents(squared_distances: Sequence[int], weights: Sequenc
     )
 
 
+def is_contrary(inner_product: int, squared_norm: int, median_squared_norm: int) -> bool:
+    """Whether an update points against the median: the cosine of their angle is below -1 / `CONTRARY_COSINE`."""
+    squared_cosine = CONTRARY_COSINE**2 * inner_product**2
+    return inner_product < 0 and squared_cosine > squared_norm * median_squared_norm
+
+
 def compute_screened(
-    squared_distances: Sequence[int], inner_products: Sequence[int], weights: Sequence[int], faulty_count: int
+    squared_distances: Sequence[int], contrary: Sequence[bool], weights: Sequence[int], faulty_count: int
 ) -> tuple[int, ...]:
     """The positions of the updates that the screen refuses, farthest first, at most `faulty_count`.
 
-    Refused: an update whose inner product with the coordinate-wise median is negative, or whose squared distance to it
+    Refused: an update that points against the coordinate-wise median (`is_contrary`), or whose squared distance to it
     is more than `SCREEN_RATIO` times the weighted lower median of the squared distances. With less than half of the
     weight hostile, that median is never above the farthest honest distance. Of equally far ones the first goes. The
     squared distances come multiplied by the update's steps, as the variance of an average over them falls.
     """
     limit = SCREEN_RATIO * compute_weighted_lower_median(squared_distances, weights)
-    pairs = enumerate(zip(squared_distances, inner_products, strict=True))
-    out = [position for position, (squared, inner) in pairs if squared > limit or inner < 0]
+    pairs = enumerate(zip(squared_distances, contrary, strict=True))
+    out = [position for position, (squared, is_against) in pairs if squared > limit or is_against]
     out.sort(key=lambda position: (-squared_distances[position], position))
     return tuple(out[:faulty_count])
 
 
-def describe_refusal(percent: int, inner_product: int) -> str:
+def describe_refusal(percent: int, is_against: bool) -> str:
     """Why an update was screened out, for people."""
     limit = f"its distance is {percent} percent of the median distance, {isqrt(10_000 * SCREEN_RATIO)} are allowed"
-    if inner_product < 0:
+    if is_against:
         return f"points against the coordinate-wise median of the updates; {limit}"
     return f"too far from the coordinate-wise median of the updates: {limit}"
 

@@ -101,8 +101,10 @@ def screen(rows: list[list[int]], steps: list[int], weights: list[int], f: int) 
         for row, count in zip(rows, steps, strict=True)
     ]
     inner = [sum(x * m for x, m in zip(row, centre, strict=True)) for row in rows]
+    norms = [sum(x * x for x in row) * sum(m * m for m in centre) for row in rows]
+    against = [product < 0 and product**2 > Fraction(norm) / 64 for product, norm in zip(inner, norms, strict=True)]
     limit = 25 * sorted(repeat(squared, weights))[(sum(weights) - 1) // 2]
-    out = [index for index in range(len(rows)) if squared[index] > limit or inner[index] < 0]
+    out = [index for index in range(len(rows)) if squared[index] > limit or against[index]]
     return sorted(out, key=lambda index: (-squared[index], index))[:f]
 
 
