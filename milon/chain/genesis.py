@@ -13,6 +13,7 @@ from milon.chain.certificate import Validator
 from milon.chain.params import Parameters
 
 SUPPLY_MAX = 1 << 60  # sums of amounts stay inside 63 bits
+BLOCKS_MAX = 1 << 32  # of a delay: heights plus delays stay inside 63 bits
 VALIDATORS_MAX = 512  # a certificate of all of them is 50 KiB
 
 
@@ -56,6 +57,10 @@ def validators_of(genesis: Genesis) -> tuple[Validator, ...]:
 def verify_genesis(genesis: Genesis) -> None:
     """Raise `Rejected` unless the chain id, the order of accounts, the supply and the validators are sound."""
     require(1 <= len(genesis.chain_id) <= 64, Reason.OUT_OF_RANGE, "a chain id has 1 to 64 characters")
+    parameters = genesis.parameters
+    require(parameters.slash_ppm <= 1_000_000, Reason.OUT_OF_RANGE, "a slash of more than everything")
+    for name, blocks in (("beacon", parameters.beacon_delay_blocks), ("unbonding", parameters.unbond_blocks)):
+        require(1 <= blocks <= BLOCKS_MAX, Reason.OUT_OF_RANGE, f"a {name} delay of {blocks} blocks")
     accounts = [entry.account for entry in genesis.accounts]
     require(accounts == sorted(set(accounts)), Reason.NOT_CANONICAL, "accounts are out of order or double")
     supply = sum(entry.balance + entry.bonded for entry in genesis.accounts)

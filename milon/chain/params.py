@@ -22,7 +22,7 @@ class Parameters:
     clock_drift_ms_max: Count = Count(5_000)  # a block's time may be so far ahead of a validator's clock
     block_bytes_max: Count = Count(2 << 20)  # travels in well under delta on a slow line
     block_transactions_max: Count = Count(2_000)  # bounds execution time
-    transaction_bytes_max: Count = Count(256 << 10)  # the largest honest one, an opening of 4,096 records, is cut first
+    transaction_bytes_max: Count = Count(256 << 10)  # the largest honest one: the opening of a claim of 2,000 segments
     epoch_blocks: Count = Count(1 << 40)  # the validator set is fixed in genesis
     fee_min: Amount = Amount(1)  # burned; makes refused transactions cost something
     unbond_blocks: Count = Count(1_000)  # how long unbonding stake stays slashable

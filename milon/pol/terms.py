@@ -12,11 +12,26 @@ from milon.pol.aggregation import Rule
 
 PARTS_PER_MILLION = 1_000_000
 ROUNDS_MAX = 10_000  # a job's accounting stays far inside 63 bits
-SEGMENTS_MAX = 4_096  # one claim's records stay a value of a few hundred KiB
+SEGMENTS_MAX = 2_000  # a claim of them all is opened in one transaction: 128 bytes each, 256 KiB together
 STEPS_MAX = 10_000  # a segment that a verifier can replay within a deadline
 COMMITTEE_MAX = 32  # each member's attestation is a transaction
 BLOCKS_MAX = 1_000_000  # about twelve days at a second a block
 NAME_CHARACTERS_MAX = 128  # fits a line on a screen
+TRAINERS_MAX = 256  # a job's record, read for each of its transactions, is decoded in a few milliseconds
+AUDIT_RATES_MAX = 256  # the same; rounds beyond them share the last one
+
+# Controls, marks without width or that turn the direction, surrogates and private use. A list of our own, since what
+# `str.isprintable` says changes with Python's version, and all nodes must refuse the same names.
+_HIDDEN = (
+    (0x00, 0x1F),
+    (0x7F, 0x9F),
+    (0x200B, 0x200F),
+    (0x2028, 0x202E),
+    (0x2060, 0x206F),
+    (0xD800, 0xF8FF),
+    (0xFEFF, 0xFEFF),
+    (0xE0000, 0x10FFFF),
+)
 
 
 @wire("field/1")
@@ -72,7 +87,7 @@ class JobTerms:
     audit_ppm: tuple[Count, ...]  # share of segments each verifier replays, per round; the last one holds for the rest
     committee_size: Count  # verifiers per claim
     trainers_min: Count  # fewer than this: the job waits
-    trainers_target: Count  # as soon as so many are enrolled, it starts
+    trainers_target: Count  # as soon as so many are enrolled, it starts; no round takes more
     enrol_blocks: Count  # it starts without the target after so many
     claim_blocks: Count  # from a round's start to its last claim
     attest_blocks: Count  # from the committee's draw to the last attestation or opening
@@ -113,17 +128,18 @@ def compute_cost_max(terms: JobTerms) -> int:
     """The most a job can pay out: every segment accepted, and every replay of every audit.
 
     Each claim rounds its replays up, so a round may hold up to one more replay a claim than its segments suggest;
-    claims are never more than segments.
+    claims are never more than segments, nor than `trainers_target`.
     """
-    total = 0
-    for round_number in range(terms.rounds):
-        ppm = audit_ppm_of(terms, round_number)
-        replays = replays_per_member(terms.segments_per_round, ppm)
-        if ppm:
-            replays = min(terms.segments_per_round, replays + terms.trainers_target)
-        total += terms.segments_per_round * terms.segment_price
-        total += replays * terms.committee_size * terms.replay_price
-    return total
+    listed = min(terms.rounds, len(terms.audit_ppm))
+    total = sum(_compute_round_cost_max(terms, ppm) for ppm in terms.audit_ppm[:listed])
+    return total + (terms.rounds - listed) * _compute_round_cost_max(terms, terms.audit_ppm[-1])
+
+
+def _compute_round_cost_max(terms: JobTerms, ppm: int) -> int:
+    replays = replays_per_member(terms.segments_per_round, ppm)
+    if ppm:
+        replays = min(terms.segments_per_round, replays + terms.trainers_target)
+    return terms.segments_per_round * terms.segment_price + replays * terms.committee_size * terms.replay_price
 
 
 def verify_terms(terms: JobTerms) -> None:
@@ -135,8 +151,8 @@ def verify_terms(terms: JobTerms) -> None:
         ("batch_size", terms.batch_size, 1, 1 << 20),
         ("faulty_count", terms.faulty_count, 0, 1_000),
         ("committee_size", terms.committee_size, 1, COMMITTEE_MAX),
-        ("trainers_min", terms.trainers_min, 1, 1_000),
-        ("trainers_target", terms.trainers_target, terms.trainers_min, 1_000),
+        ("trainers_min", terms.trainers_min, 1, TRAINERS_MAX),
+        ("trainers_target", terms.trainers_target, terms.trainers_min, TRAINERS_MAX),
         ("enrol_blocks", terms.enrol_blocks, 1, BLOCKS_MAX),
         ("claim_blocks", terms.claim_blocks, 3, BLOCKS_MAX),
         ("attest_blocks", terms.attest_blocks, 1, BLOCKS_MAX),
@@ -145,19 +161,28 @@ def verify_terms(terms: JobTerms) -> None:
         ("segment_price", terms.segment_price, 0, 1 << 40),
         ("replay_price", terms.replay_price, 0, 1 << 40),
         ("bond_min", terms.bond_min, 0, 1 << 60),
-        ("trainers named", len(terms.trainers), 0, 1_000),
-        ("audit rates", len(terms.audit_ppm), 1, ROUNDS_MAX),
+        ("trainers named", len(terms.trainers), 0, TRAINERS_MAX),
+        ("audit rates", len(terms.audit_ppm), 1, AUDIT_RATES_MAX),
     )
     for name, value, low, high in bounds:
         require(low <= value <= high, Reason.OUT_OF_RANGE, f"{name} is {value}; it may be {low} to {high}")
     for ppm in terms.audit_ppm:
         require(ppm <= PARTS_PER_MILLION, Reason.OUT_OF_RANGE, f"an audit rate of {ppm} ppm is more than everything")
+    named = len(dict.fromkeys(terms.trainers))
+    enough = not terms.trainers or named >= terms.trainers_min
+    require(enough, Reason.OUT_OF_RANGE, f"{named} trainers are named where {terms.trainers_min} are needed")
+
+
+def is_showable(name: str) -> bool:
+    """Whether a job's name has a length and characters that people can be shown."""
+    is_plain = not any(low <= ord(character) <= high for character in name for low, high in _HIDDEN)
+    return 0 < len(name) <= NAME_CHARACTERS_MAX and is_plain
 
 
 def verify_spec(spec: JobSpec) -> None:
     """Raise `Rejected(OUT_OF_RANGE)` unless the terms lie in their ranges, the name can be shown, and evaluation has
     one program, or a second one for fewer rows."""
-    is_good_name = 0 < len(spec.name) <= NAME_CHARACTERS_MAX and spec.name.isprintable()
+    is_good_name = is_showable(spec.name)
     require(is_good_name, Reason.OUT_OF_RANGE, f"a job's name has 1 to {NAME_CHARACTERS_MAX} printable characters")
     rows = [program.rows for program in spec.evaluate]
     require(1 <= len(rows) <= 2, Reason.OUT_OF_RANGE, f"{len(rows)} evaluation programs; one or two may be")
