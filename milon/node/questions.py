@@ -8,9 +8,9 @@ from milon.base.codec import wire
 from milon.base.ids import Digest, JobId
 from milon.base.units import Height
 from milon.chain.block import Block
+from milon.chain.finality import FinalityProof
 from milon.chain.learning import BlockReport
 from milon.chain.transaction import Transaction, TransactionBody
-from milon.consensus.messages import RangeResponse
 
 QUESTION_MAX_BYTES = 64 << 10  # the longest, hashes of a thousand transactions, is 34 KiB
 HASHES_MAX = 1_000  # of transactions in one question
@@ -26,15 +26,15 @@ class AskGenesis:
 @wire("ask-block/1")
 @dataclass(frozen=True, slots=True)
 class AskBlock:
-    """A final block by hash, without proof; answered with a `BlockAnswer`."""
+    """The final block of a hash; answered with a `BlockAnswer`."""
 
     block: Digest  # its header hash
 
 
-@wire("ask-proof/1")
+@wire("ask-height/1")
 @dataclass(frozen=True, slots=True)
-class AskProof:
-    """The final block at a height with what shows that it is final; answered with a `BlockAnswer`."""
+class AskHeight:
+    """The final block at a height; answered with a `BlockAnswer`."""
 
     height: Height  # which
 
@@ -42,11 +42,11 @@ class AskProof:
 @wire("block-answer/1")
 @dataclass(frozen=True, slots=True)
 class BlockAnswer:
-    """A block, its report, and its proof of finality where that was asked for."""
+    """A block, its report, and why it is final."""
 
     block: Block  # the block
     report: BlockReport  # to be checked against the header's roots
-    proof: RangeResponse | None  # see `consensus.messages`
+    proof: FinalityProof  # see there
 
 
 @wire("ask-job/1")
@@ -81,4 +81,4 @@ class TransactionsAnswer:
     transactions: tuple[Transaction, ...]  # each to be checked
 
 
-Question = AskGenesis | AskBlock | AskProof | AskJob | AskTransactions
+Question = AskGenesis | AskBlock | AskHeight | AskJob | AskTransactions

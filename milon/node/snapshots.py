@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from milon.base.codec import decode
 from milon.base.ids import AccountId, Digest, JobId
 from milon.base.units import Height, Nonce, Power

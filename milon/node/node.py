@@ -1,0 +1,246 @@
+"""A node: consensus, learning, answers and what it shows, over shells that `wiring` builds."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from milon.base.codec import decode, encode
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import AccountId, Digest, JobId
+from milon.base.units import Height, Nonce, Power
+from milon.chain.certificate import Certificate
+from milon.chain.genesis import Genesis
+from milon.chain.learning import BlockReport
+from milon.chain.transaction import Action, Transaction, compute_transaction_hash, verify_transaction
+from milon.consensus.effects import FinalizedBlock
+from milon.consensus.events import TransactionsReceived
+from milon.consensus.mempool import list_candidates
+from milon.consensus.messages import Status, encode_message
+from milon.contracts.accounts import load_account
+from milon.contracts.duties import Role as DutyRole
+from milon.node.answers import Answers
+from milon.node.blob_room import BlobRoom
+from milon.node.config import Role
+from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC, Inbox
+from milon.node.learner import Learner
+from milon.node.outbox import Outbox
+from milon.node.pull import pull_transactions
+from milon.node.runner import Runner, read_clock_ms
+from milon.node.snapshots import build_account_view, build_block_view, build_job_view, build_job_views
+from milon.node.status import Identity, build_status
+from milon.node.supervisor import supervise
+from milon.node.tasks import FETCH_S, TaskContext
+from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView
+from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, Transport
+from milon.state.ledger import Ledger
+from milon.state.store import Store
+
+_LOG = logging.getLogger(__name__)
+
+RECEIPTS_KEPT = 20_000  # of the newest transactions, for those who ask what became of theirs
+RECEIPT_BLOCKS_READ = 200  # at the start, from the store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is made of."""
+
+    genesis: Genesis  # of the chain
+    identity: Identity  # who this node is
+    runner_of: Callable[[Callable[[tuple[FinalizedBlock, ...]], None]], Runner]  # makes the loop
+    store: Store  # the final state
+    transport: Transport  # the network
+    blobs: BlobRoom  # files
+    task_context: TaskContext  # how learning is done
+
+
+class Node:
+    """Implements `view.NodePort`; `run` serves until `stop` or cancelled."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Nothing runs yet."""
+        self._parts = parts
+        self._store = parts.store
+        self._genesis = parts.genesis
+        key = parts.task_context.key
+        self._runner = parts.runner_of(self._on_final)
+        self._outbox = Outbox(key, parts.genesis.chain_id, parts.genesis.parameters.fee_min)
+        role = DutyRole(key.account, parts.identity.role != Role.FULL)
+        self._learner = Learner(parts.task_context, role, self._deliver)
+        self._inbox = Inbox(parts.transport, parts.genesis.parameters, read_clock_ms, self._runner.feed)
+        self._receipts: OrderedDict[Digest, ReceiptView] = OrderedDict()
+        self._final = trio.Event()
+        self._stop = trio.Event()
+        answers = Answers(parts.genesis, parts.store, lambda: list_candidates(self._runner.state.mempool))
+        parts.transport.serve(Channel.SYNC, answers.answer)
+
+    async def run(self) -> None:
+        """Serve until `stop` is called or cancelled."""
+        await trio.to_thread.run_sync(self._read_receipts)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._runner.run)
+            nursery.start_soon(supervise, "inbox", self._inbox.run)
+            nursery.start_soon(supervise, "learning", self._follow)
+            puller = partial(pull_transactions, self._parts.transport, self._runner, self._inbox)
+            nursery.start_soon(supervise, "transaction pull", puller)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    def _read_receipts(self) -> None:
+        tip = self._store.tip()
+        if tip is None:
+            return
+        for height in range(max(1, tip[0] - RECEIPT_BLOCKS_READ), tip[0] + 1):
+            raw = self._store.receipts_at(Height(height))
+            if raw is not None:
+                self._keep_receipts(decode(BlockReport, raw), Height(height))
+
+    def _keep_receipts(self, report: BlockReport, height: Height) -> None:
+        for receipt in report.receipts:
+            self._receipts[receipt.transaction] = ReceiptView(receipt.transaction, height, receipt.problem)
+        while len(self._receipts) > RECEIPTS_KEPT:
+            self._receipts.popitem(last=False)
+
+    def _on_final(self, finalized: tuple[FinalizedBlock, ...]) -> None:
+        for entry in finalized:
+            header = entry.block.header
+            self._keep_receipts(BlockReport(entry.receipts, entry.closed), header.height)
+            _LOG.info(
+                "block %d %s: %d transactions, view %d, by %s",
+                *(header.height, entry.hash.hex()[:8], len(entry.receipts), header.view, header.proposer.hex()[:8]),
+            )
+            for receipt in entry.receipts:
+                if receipt.problem:
+                    _LOG.info("transaction %s refused: %s", receipt.transaction.hex()[:8], receipt.problem)
+        self._final.set()
+
+    async def _follow(self) -> None:
+        """After every final block: do what the ledger asks, and send what is done."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._final = trio.Event()
+                if self._store.tip() is not None:
+                    self._outbox.retain(self._learner.update(Ledger(self._store), nursery))
+                    await self._send_due()
+                    await self._announce()
+                await self._final.wait()
+
+    def _deliver(self, name: Digest, action: Action) -> None:
+        self._outbox.add(name, action)
+        self._final.set()
+
+    async def _send_due(self) -> None:
+        tip = self._store.tip()
+        account = self._parts.task_context.key.account
+        mempool = self._runner.state.mempool
+        given = self._outbox.own_nonces()
+        waiting = {int(nonce) for sender, nonce in mempool.entries if sender == account}
+        next_nonce = load_account(Ledger(self._store), account).nonce
+        height = tip[0] if tip is not None else Height(0)
+        for transaction in self._outbox.due(next_nonce, frozenset(waiting - given), height):
+            await self._spread(transaction)
+
+    async def _spread(self, transaction: Transaction) -> None:
+        """Into the own mempool, and to everybody else: by gossip, or directly where it is too large for that."""
+        self._runner.feed(TransactionsReceived(read_clock_ms(), (transaction,)))
+        raw = encode(transaction)
+        if len(raw) <= PAYLOAD_MAX_BYTES[Channel.GOSSIP]:
+            await self._parts.transport.publish(TRANSACTION_TOPIC, raw)
+        else:
+            self._parts.transport.broadcast(Channel.TRANSACTION, raw)
+
+    async def _announce(self) -> None:
+        """Tell the network the newest height, for those who follow without a vote."""
+        tip = self._store.tip()
+        raw = None if tip is None else self._store.certificate_at(tip[0])
+        if tip is not None and raw is not None:
+            status = encode_message(Status(tip[0], decode(Certificate, raw)))
+            if len(status) <= PAYLOAD_MAX_BYTES[Channel.GOSSIP]:
+                await self._parts.transport.publish(STATUS_TOPIC, status)
+
+    def status(self) -> StatusView:
+        """See `NodePort`."""
+        parts = self._parts
+        working = parts.task_context.board.views()
+        return build_status(parts.identity, self._runner.state, parts.store, parts.transport, working, parts.genesis)
+
+    def genesis(self) -> Genesis:
+        """See `NodePort`."""
+        return self._genesis
+
+    def jobs(self) -> tuple[JobView, ...]:
+        """See `NodePort`."""
+        return build_job_views(self._store)
+
+    def job(self, job: JobId) -> JobView | None:
+        """See `NodePort`."""
+        return build_job_view(Ledger(self._store), job)
+
+    def account(self, account: AccountId) -> AccountView:
+        """See `NodePort`."""
+        nonce = int(load_account(Ledger(self._store), account).nonce)
+        entries = self._runner.state.mempool.entries
+        while (account, Nonce(nonce)) in entries:
+            nonce += 1
+        return build_account_view(self._store, account, Nonce(nonce))
+
+    def block(self, name: Height | Digest) -> BlockView | None:
+        """See `NodePort`."""
+        view = build_block_view(self._store, name)
+        raw = None if view is None else self._store.certificate_at(view.header.height)
+        if view is None or raw is None:
+            return view
+        signers = decode(Certificate, raw).signers
+        power = sum(entry.power for entry in self._parts.identity.validators if entry.account in signers)
+        return replace(view, certificate_power=Power(power))
+
+    def receipt(self, transaction: Digest) -> ReceiptView | None:
+        """See `NodePort`."""
+        known = self._receipts.get(transaction)
+        if known is not None:
+            return known
+        entries = self._runner.state.mempool.entries.values()
+        if any(compute_transaction_hash(entry.transaction) == transaction for entry in entries):
+            return ReceiptView(transaction, None, "")
+        return None
+
+    async def submit(self, transaction: Transaction) -> Digest:
+        """See `NodePort`."""
+        body, parameters = transaction.body, self._genesis.parameters
+        is_ours = body.chain_id == self._genesis.chain_id
+        require(
+            is_ours, Reason.WRONG_CHAIN, f"signed for chain {body.chain_id!r:.80}, this is {self._genesis.chain_id}"
+        )
+        size, limit = len(encode(transaction)), int(parameters.transaction_bytes_max)
+        require(size <= limit, Reason.TOO_LARGE, f"a transaction of {size} bytes; {limit} are allowed")
+        await trio.to_thread.run_sync(verify_transaction, transaction)
+        account = load_account(Ledger(self._store), body.sender)
+        require(
+            body.nonce >= account.nonce, Reason.WRONG_NONCE, f"nonce {body.nonce} was used; {account.nonce} is next"
+        )
+        waiting = self._runner.state.mempool.entries.get((body.sender, body.nonce))
+        if waiting is not None and waiting.transaction != transaction:
+            raise Rejected(Reason.DUPLICATE, f"another transaction with nonce {body.nonce} of this account is waiting")
+        can_pay = parameters.fee_min <= body.fee <= account.balance
+        require(can_pay, Reason.INSUFFICIENT_FUNDS, f"a fee of {body.fee}; the balance is {account.balance}")
+        await self._spread(transaction)
+        return compute_transaction_hash(transaction)
+
+    async def put_blob(self, path: Path) -> Digest:
+        """See `NodePort`."""
+        return await self._parts.blobs.put_file(path)
+
+    async def get_blob(self, blob: Digest, size_max_bytes: int) -> Path:
+        """See `NodePort`."""
+        return await self._parts.blobs.ensure(blob, size_max_bytes, FETCH_S)
+
+    async def stop(self) -> None:
+        """See `NodePort`."""
+        self._stop.set()

@@ -1,0 +1,85 @@
+"""The newest snapshot of a node, for its status page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import milon
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Height, Power
+from milon.chain.certificate import Validator
+from milon.chain.genesis import Genesis
+from milon.consensus.application import EPOCH
+from milon.consensus.state import State
+from milon.contracts.accounts import load_account, load_supply
+from milon.node.view import PeerView, StatusView, WorkView
+from milon.p2p.transport import PeerCounters, Transport
+from milon.state.ledger import Ledger
+from milon.state.store import Store
+
+NUMERICS = "exact/1"
+SYNCING_BLOCKS = 3  # behind by more than this is catching up, not the news of the moment
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is."""
+
+    account: AccountId  # its key
+    role: str  # a `config.Role`
+    genesis_hash: Digest  # of its chain
+    validators: tuple[Validator, ...]  # of the epoch
+
+
+def _peer_views(transport: Transport) -> tuple[PeerView, ...]:
+    counters = transport.counters()
+    views: list[PeerView] = []
+    for peer in transport.peers():
+        count = counters.get(peer, PeerCounters())
+        views.append(
+            PeerView(
+                peer,
+                transport.address_of(peer),
+                transport.is_inbound(peer),
+                count.bytes_in,
+                count.bytes_out,
+                count.rejects,
+            )
+        )
+    return tuple(views)
+
+
+def build_status(
+    identity: Identity, state: State, store: Store, transport: Transport, working: Sequence[WorkView], genesis: Genesis
+) -> StatusView:
+    """The node at a glance, from its finalized ledger and its engine."""
+    ledger = Ledger(store)
+    tip = store.tip()
+    height = tip[0] if tip is not None else Height(0)
+    account = load_account(ledger, identity.account)
+    supply = load_supply(ledger)
+    return StatusView(
+        version=milon.__version__,
+        numerics=NUMERICS,
+        chain_id=genesis.chain_id,
+        genesis_hash=identity.genesis_hash,
+        account=identity.account,
+        role=identity.role,
+        peer_id=transport.peer_id,
+        addresses=transport.addresses,
+        height=height,
+        tip_hash=tip[1] if tip is not None else identity.genesis_hash,
+        tip_time_ms=state.tip.time_ms,
+        epoch=EPOCH,
+        view=state.view,
+        is_syncing=state.final_view > state.tip.view + SYNCING_BLOCKS,
+        peers=_peer_views(transport),
+        validators=tuple(Validator(entry.account, Power(entry.power)) for entry in identity.validators),
+        working=tuple(working),
+        mempool_count=len(state.mempool.entries),
+        balance=account.balance,
+        bonded=account.bonded,
+        minted=supply.minted,
+        burned=supply.burned,
+    )

@@ -1,0 +1,184 @@
+"""Builds a node's shells and runs it; the only module that knows which ones there are."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from milon.base.codec import encode
+from milon.base.errors import Rejected
+from milon.base.ids import AccountId
+from milon.base.signing import SecretKey
+from milon.base.units import Nonce
+from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
+from milon.consensus.application import Application, make_config
+from milon.consensus.effects import FinalizedBlock
+from milon.consensus.restore import compute_genesis_commit, restore
+from milon.contracts.accounts import load_account
+from milon.contracts.apply import (
+    apply_block,
+    compute_genesis_ledger,
+    is_waiting_for_blocks,
+    select_transactions,
+)
+from milon.node.blob_room import BlobRoom
+from milon.node.config import Config, parse_digest
+from milon.node.folder import NodeFolder, locked, publish_address, withdraw_address, write_file
+from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC
+from milon.node.keys import load_key
+from milon.node.node import Node, Parts
+from milon.node.runner import Runner, read_clock_ms
+from milon.node.status import Identity
+from milon.node.supervisor import supervise
+from milon.node.tasks import TaskContext
+from milon.node.testnet_files import load_genesis
+from milon.node.verify import fetch_genesis
+from milon.node.view import ApiServer
+from milon.node.vote_log import VoteLog
+from milon.node.work_progress import WorkBoard
+from milon.node.workers import Worker
+from milon.p2p.blob_store import BlobStore
+from milon.p2p.blobs import BlobClient, serve_blobs
+from milon.p2p.discovery import Discovery
+from milon.p2p.libp2p_transport import Libp2pTransport
+from milon.p2p.settings import TransportSettings
+from milon.p2p.transport import Transport
+from milon.state.ledger import Ledger
+from milon.state.lmdb_store import LmdbStore
+from milon.state.store import Store
+
+_LOG = logging.getLogger(__name__)
+
+ACCEPTING = "accept"  # the adversary that attests and judges in favour of everybody
+
+
+def next_nonce(ledger: Ledger, account: AccountId) -> Nonce:
+    """What the ledger expects of a sender."""
+    return load_account(ledger, account).nonce
+
+
+CONTRACTS = Application(apply_block, select_transactions, is_waiting_for_blocks, next_nonce)
+
+
+def transport_settings(config: Config, genesis: Genesis, seed: bytes) -> TransportSettings:
+    """A node's place on the network of one chain."""
+    return TransportSettings(
+        seed=seed,
+        chain=compute_genesis_hash(genesis),
+        topics=(TRANSACTION_TOPIC, STATUS_TOPIC),
+        listen_host=config.listen_host,
+        listen_port=config.listen_port,
+    )
+
+
+def prepare_store(store: Store, genesis: Genesis) -> None:
+    """Commit the genesis where the store is empty."""
+    if store.tip() is None:
+        store.commit(compute_genesis_commit(genesis, compute_genesis_ledger(genesis)))
+
+
+def make_node(
+    folder: NodeFolder,
+    config: Config,
+    genesis: Genesis,
+    key: SecretKey,
+    transport: Transport,
+    store: Store,
+    vote_log: VoteLog,
+    worker: Worker,
+) -> Node:
+    """A node over the given shells; nothing runs yet."""
+    engine_config = make_config(genesis, store, CONTRACTS, key)
+    blob_store = BlobStore(folder.blobs, config.blob_store_bytes_max)
+    serve_blobs(transport, blob_store)
+    blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport)
+
+    def make_runner(on_final: Callable[[tuple[FinalizedBlock, ...]], None]) -> Runner:
+        state, effects = restore(engine_config, vote_log.records, vote_log.signed_view, read_clock_ms())
+        return Runner(engine_config, state, effects, store, vote_log, transport, on_final)
+
+    context = TaskContext(
+        key=key,
+        parameters=genesis.parameters,
+        blobs=blobs,
+        work=worker.run,
+        folder=folder.work,
+        board=WorkBoard(),
+        adversary="" if config.adversary == ACCEPTING else config.adversary,
+        will_accept=config.adversary == ACCEPTING,
+    )
+    identity = Identity(key.account, config.role, compute_genesis_hash(genesis), validators_of(genesis))
+    return Node(Parts(genesis, identity, make_runner, store, transport, blobs, context))
+
+
+async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Genesis:
+    """The folder's genesis, or the one of the configured hash from a bootstrap peer, which is then kept."""
+    if folder.genesis.exists():
+        return load_genesis(folder.genesis)
+    wanted = parse_digest("genesis_hash", config.genesis_hash)
+    settings = TransportSettings(seed=seed, chain=wanted, topics=(TRANSACTION_TOPIC, STATUS_TOPIC))
+    transport = Libp2pTransport(settings)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(transport.run)
+        for address in config.bootstrap:
+            try:
+                await transport.connect(address, timeout_s=10.0)
+            except Rejected as error:
+                _LOG.warning("%s: %s", address, error)
+        genesis = await fetch_genesis(transport, wanted)
+        nursery.cancel_scope.cancel()
+    write_file(folder.genesis, encode(genesis))
+    return genesis
+
+
+async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
+    key, network_key = load_key(folder.validator_key), load_key(folder.network_key)
+    genesis = await _obtain_genesis(folder, config, network_key.seed)
+    transport = Libp2pTransport(transport_settings(config, genesis, network_key.seed))
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(closing(LmdbStore(folder.chain)))
+        prepare_store(store, genesis)
+        vote_log = stack.enter_context(closing(VoteLog(folder.votes)))
+        worker = Worker(config.threads, config.device, folder.root / "worker.log")
+        stack.push_async_callback(worker.stop)
+        node = make_node(folder, config, genesis, key, transport, store, vote_log, worker)
+        discovery = Discovery(transport, config.bootstrap)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transport.run)
+            nursery.start_soon(supervise, "discovery", discovery.run)
+            url: str = await nursery.start(partial(server, node))
+            publish_address(folder, url)
+            stack.callback(withdraw_address, folder)
+            nursery.start_soon(_stop_on_signal, node)
+            _LOG.info("account %s listens on %s, API on %s", key.account.hex()[:8], transport.addresses, url)
+            await node.run()
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(node: Node) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            _LOG.info("asked to stop")
+            await node.stop()
+
+
+def run_node(root: Path, config: Config, server: ApiServer) -> int:
+    """Run a node until it is told to stop; its exit code. `Rejected` where it cannot start."""
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("libp2p", "multiaddr", "async_service", "milon.api"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    folder = NodeFolder(root)
+    with locked(folder):
+        trio.run(_serve, folder, config, server)
+    return 0
