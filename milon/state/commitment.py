@@ -103,6 +103,8 @@ class _Update:
 
     def apply(self, leaves: Sequence[_Leaf], depth: int, expected: bytes) -> bytes | None:
         """The new record of the subtree that hashed to `expected`, after changing sorted `leaves` in it."""
+        if len(leaves) == 1 and leaves[0][1] is not None:
+            return self._set_one(leaves[0], depth, expected)
         record = self.read(leaves[0][0], depth, expected)
         if record is None or record[:1] == _LEAF:
             kept = [leaf for leaf in leaves if leaf[1] is not None]
@@ -110,6 +112,28 @@ class _Update:
                 insort(kept, (record[1:33], record[33:]))
             return self.build(kept, depth)
         return self._apply_inner(leaves, depth, record)
+
+    def _set_one(self, leaf: _Leaf, depth: int, expected: bytes) -> bytes | None:
+        """As `apply` for one key that gets a value: down and up in a loop, where most of an update's time goes."""
+        path = leaf[0]
+        steps: list[tuple[int, bytes, bytes]] = []  # bit, hash of the child on the path, hash of the other child
+        record = self.read(path, depth, expected)
+        while record is not None and record[:1] == _INNER:
+            bit = _bit(path, depth)
+            left, right = record[1:33], record[33:]
+            child, sibling = (right, left) if bit else (left, right)
+            steps.append((bit, child, sibling))
+            depth += 1
+            record = self.read(path, depth, child)
+        kept = [leaf]
+        if record is not None and record[1:33] != path:
+            insort(kept, (record[1:33], record[33:]))
+        new = self.build(kept, depth)
+        for bit, child, sibling in reversed(steps):
+            hashed = self.put(path, depth, child, new)
+            new = _INNER + (sibling + hashed if bit else hashed + sibling)
+            depth -= 1
+        return new
 
     def _apply_inner(self, leaves: Sequence[_Leaf], depth: int, record: bytes) -> bytes | None:
         below = depth + 1

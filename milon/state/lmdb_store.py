@@ -259,15 +259,15 @@ class LmdbStore(_LmdbReader):
         used = (about["last_pgno"] + 1) * environment.stat()["psize"]
         if used * 100 < about["map_size"] * fill_percent:
             return
-        if self._snapshots:
-            if fill_percent == 0:
-                raise Rejected(
-                    Reason.FULL,
-                    f"the map of {self._folder} is full and {len(self._snapshots)} snapshots keep it from growing; "
-                    "nothing of this block was stored; close them and commit again",
-                )
-            return
         with self._guard:
+            if self._snapshots:
+                if fill_percent == 0:
+                    raise Rejected(
+                        Reason.FULL,
+                        f"the map of {self._folder} is full and {len(self._snapshots)} snapshots keep it from growing; "
+                        "nothing of this block was stored; close them and commit again",
+                    )
+                return
             if self._transaction is not None:
                 self._transaction.abort()
             environment.set_mapsize(about["map_size"] * 2)
@@ -285,7 +285,8 @@ class LmdbStore(_LmdbReader):
         """See `Store.snapshot`."""
         environment = self._opened_environment()
         try:
-            return LmdbSnapshot(self._folder, self._tables, environment.begin(), self._snapshots)
+            with self._guard:
+                return LmdbSnapshot(self._folder, self._tables, environment.begin(), self._snapshots)
         except lmdb.Error as error:
             raise _refuse(self._folder, error) from error
 

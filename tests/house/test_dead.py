@@ -12,6 +12,8 @@ from tests.house.test_imports import graph
 ENTRY_POINTS = {
     "cli.app": "the command `milon`",
     "cli.__main__": "`python -m milon_cli`",
+    "milon.state.memory_store": "the twin of the store, for tests and simulations",
+    "milon.p2p.memory_transport": "the twin of the transport, for tests and simulations",
     "milon.client.attack": "users: the attack lab",
 }
 

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,40 @@ def test_snapshots_are_closed_with_the_store(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         list(snapshot.scan(b""))
     LmdbStore(tmp_path).close()
+
+
+def test_commits_in_a_worker_while_others_read(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    store.commit(commit_number(0))
+    errors: list[BaseException] = []
+    is_done = threading.Event()
+
+    def read() -> None:
+        while not is_done.is_set():
+            try:
+                store.get(b"odd")
+                snapshot = store.snapshot()
+                number = snapshot.get(sha256(b"0"))
+                assert number is not None
+                assert {snapshot.get(sha256(b"%d" % key)) for key in range(KEYS)} == {number}
+                tip = snapshot.tip()
+                assert tip is not None
+                assert b"%d" % tip[0] == number.strip()
+                snapshot.close()
+            except (AssertionError, RuntimeError, Rejected) as error:
+                errors.append(error)
+                return
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(1, 60):
+            store.commit(commit_number(number))
+    finally:
+        is_done.set()
+        for reader in readers:
+            reader.join()
+    assert not errors
+    assert check_whole(store) == 59
+    store.close()
