@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from milon.base.errors import Reason, require
-from milon.base.ids import AccountId
-from milon.base.units import Amount
-from milon.contracts.records import SUPPLY_KEY, VALIDATORS_KEY, Account, Supply, ValidatorSet, account_key
+from milon.base.ids import AccountId, Digest
+from milon.base.units import Amount, Count, Height
+from milon.contracts.records import (
+    SUPPLY_KEY,
+    VALIDATORS_KEY,
+    Account,
+    Supply,
+    ValidatorSet,
+    account_key,
+    beacon_key,
+)
 from milon.state.ledger import Draft, Ledger
 
 
@@ -38,6 +46,12 @@ def debit(draft: Draft, account: AccountId, amount: int) -> None:
     store_account(draft, account, replace(record, balance=Amount(record.balance - amount)))
 
 
+def shift_open_claims(draft: Draft, account: AccountId, change: int) -> None:
+    """Count a claim that the account made (+1), or that its round has closed (-1)."""
+    record = load_account(draft, account)
+    store_account(draft, account, replace(record, open_claims=Count(record.open_claims + change)))
+
+
 def burn(draft: Draft, amount: int) -> None:
     """Count coins as gone; the caller has taken them from somewhere."""
     supply = load_supply(draft)
@@ -50,6 +64,14 @@ def load_supply(ledger: Ledger | Draft) -> Supply:
     if supply is None:
         raise RuntimeError("a ledger without genesis")
     return supply
+
+
+def load_beacon(ledger: Ledger | Draft, height: Height) -> Digest:
+    """The beacon of a recent block that was applied."""
+    beacon = ledger.get(beacon_key(height))
+    if beacon is None:
+        raise RuntimeError(f"no beacon of height {height}")
+    return Digest(beacon)
 
 
 def load_validators(ledger: Ledger | Draft) -> ValidatorSet:

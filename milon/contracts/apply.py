@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import assert_never
 
-from milon.base.codec import encode
+from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.units import Amount, Height, Nonce, TimeMs
@@ -85,9 +85,17 @@ class Applied:
 BEACONS_KEPT = 64  # far more than any delay between an event and the beacon that decides about it
 
 
-@lru_cache(maxsize=8_192)  # a transaction is seen in the mempool, in proposals and in the final block
-def _verify_signature(transaction: Transaction) -> None:
+MEMO_TRANSACTION_MAX_BYTES = 4_096  # with the memo's size: at most 32 MiB of transactions are kept
+
+
+def _verify_form(transaction: Transaction) -> None:
+    """Raise `Rejected` unless the transaction is what its bytes decode to, every field in its range, and signed."""
+    decode(Transaction, encode(transaction))
     verify_transaction(transaction)
+
+
+# A transaction is seen in the mempool, in proposals and in the final block. What is kept passed; a refusal is not.
+_verify_form_once: Callable[[Transaction], None] = lru_cache(maxsize=8_192)(_verify_form)
 
 
 def verify_admissible(ledger: Ledger | Draft, context: BlockContext, transaction: Transaction) -> None:
@@ -103,7 +111,8 @@ def verify_admissible(ledger: Ledger | Draft, context: BlockContext, transaction
     require(
         body.fee <= account.balance, Reason.INSUFFICIENT_FUNDS, f"a balance of {account.balance} cannot pay the fee"
     )
-    _verify_signature(transaction)
+    verify = _verify_form_once if size <= MEMO_TRANSACTION_MAX_BYTES else _verify_form
+    verify(transaction)
 
 
 def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction, name: Digest) -> None:
@@ -163,6 +172,8 @@ def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Tr
     """The ledger after the block; `Rejected` where a transaction may not stand in it, which makes the block invalid."""
     limit = context.parameters.block_transactions_max
     require(len(transactions) <= limit, Reason.TOO_LARGE, f"{len(transactions)} transactions; {limit} are allowed")
+    size, room = sum(len(encode(transaction)) for transaction in transactions), context.parameters.block_bytes_max
+    require(size <= room, Reason.TOO_LARGE, f"{size} bytes of transactions; {room} are allowed")
     draft = Draft(ledger)
     draft.put(beacon_key(context.height), context.beacon)
     if context.height > BEACONS_KEPT:

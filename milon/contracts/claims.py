@@ -4,7 +4,7 @@
                             |  a member's FALSE or UNAVAILABLE
                             v
                         SUSPENDED --power >= Q FALSE--> REFUTED (slashed)
-                            |------ power >= Q UNAVAILABLE, or no quorum in time --> VOID
+                            |------ power >= Q UNAVAILABLE, or no quorum in time --> VOID, nobody paid
                             '------ power >= Q TRUE --> ATTESTING again, the accuser's word struck out
 
 A claim of a round without audit is ACCEPTED as it comes; the aggregation rule alone guards it.
@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from milon.base.errors import Reason, Rejected, require
-from milon.base.ids import AccountId, ClaimId, Digest, VrfProof
+from milon.base.ids import AccountId, ClaimId, VrfProof
 from milon.base.units import Amount, Count, Height
 from milon.chain.certificate import compute_quorum
 from milon.chain.learning import Payment
 from milon.chain.params import Parameters
 from milon.chain.transaction import Attest, Claim, Judge, OpenTraces
-from milon.contracts.accounts import load_account, load_validators
+from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
 from milon.contracts.jobs import load_job
 from milon.contracts.records import (
     Attestation,
@@ -31,7 +31,6 @@ from milon.contracts.records import (
     Judgement,
     OpenRound,
     Phase,
-    beacon_key,
     claim_key,
     job_key,
     open_round_key,
@@ -81,7 +80,10 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
     require(moment.height <= opened.deadline, Reason.NOT_NOW, "the round's deadline for claims is over")
     in_range = 1 <= action.count <= assignment.count
     require(in_range, Reason.OUT_OF_RANGE, f"{action.count} segments claimed of {assignment.count} assigned")
-    is_audited = audit_ppm_of(load_job(draft, action.job).spec.terms, action.round) > 0
+    terms = load_job(draft, action.job).spec.terms
+    bonded = load_account(draft, sender).bonded
+    require(bonded >= terms.bond_min, Reason.NOT_ALLOWED, f"a bond of {terms.bond_min} is needed, {bonded} are bonded")
+    is_audited = audit_ppm_of(terms, action.round) > 0
     record = ClaimRecord(
         claim=claim,
         job=action.job,
@@ -107,6 +109,7 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
     _store(draft, record)
     opened = replace(opened, claims=(*opened.claims, claim), claimed=(*opened.claimed, sender))
     draft.store(open_round_key(action.job), opened)
+    shift_open_claims(draft, sender, 1)
 
 
 def compute_sample(record: ClaimRecord, verifier: AccountId, proof: VrfProof, terms: JobTerms) -> tuple[int, ...]:
@@ -147,6 +150,21 @@ def _void(record: ClaimRecord, problem: str) -> ClaimRecord:
     return replace(record, status=ClaimStatus.VOID, problem=problem)
 
 
+def _void_undecided(record: ClaimRecord, problem: str) -> ClaimRecord:
+    """Void a suspended claim and pay nobody: its traces will never be opened to show who replayed.
+
+    Otherwise a trainer that claims garbage and withholds it would let a friend on the committee earn for nothing.
+    """
+    struck = tuple(replace(entry, is_counted=False) for entry in record.attestations)
+    return replace(_void(record, problem), attestations=struck)
+
+
+def _count_replays(record: ClaimRecord) -> int:
+    """How many members' samples stand behind a claim that is not suspended: those who said TRUE and were not shown
+    lazy, and those whose accusation a quorum overruled, since that quorum replayed the segment in their place."""
+    return sum(entry.is_counted or entry.verdict is not Verdict.TRUE for entry in record.attestations)
+
+
 def apply_open_traces(draft: Draft, sender: AccountId, action: OpenTraces) -> None:
     """Check every attestation against the opened traces; those that do not fit are struck out and not paid."""
     record = load_claim(draft, action.claim)
@@ -164,7 +182,7 @@ def apply_open_traces(draft: Draft, sender: AccountId, action: OpenTraces) -> No
         return replace(attestation, is_counted=attestation.is_counted and has_replayed)
 
     record = replace(record, attestations=tuple(check(entry) for entry in record.attestations))
-    if any(entry.is_counted for entry in record.attestations):
+    if _count_replays(record):
         record = replace(record, status=ClaimStatus.ACCEPTED)
     else:
         record = _void(record, "no attestation fits the opened traces")
@@ -197,9 +215,10 @@ def _decide(draft: Draft, record: ClaimRecord, verdict: Verdict, moment: Moment)
         _punish(draft, record, record.trainer, refuter, moment.parameters)
         _bar(draft, record)
         problem = f"segment {record.disputed} replays to other bits"
-        return replace(record, status=ClaimStatus.REFUTED, problem=problem)
+        struck = tuple(_strike_blind(entry, record.disputed - record.first) for entry in record.attestations)
+        return replace(record, status=ClaimStatus.REFUTED, problem=problem, attestations=struck)
     if verdict is Verdict.UNAVAILABLE:
-        return _void(record, f"the states of segment {record.disputed} were not to be had")
+        return _void_undecided(record, f"the states of segment {record.disputed} were not to be had")
     if accusation.verdict is Verdict.FALSE:
         _punish(draft, record, refuter, record.trainer, moment.parameters)
     struck = tuple(
@@ -210,6 +229,12 @@ def _decide(draft: Draft, record: ClaimRecord, verdict: Verdict, moment: Moment)
     if len(struck) == len(record.committee):
         return _open(record, terms, moment)
     return replace(record, status=ClaimStatus.ATTESTING, deadline=Height(moment.height + terms.attest_blocks))
+
+
+def _strike_blind(entry: Attestation, false_place: int) -> Attestation:
+    """Strike out a member that had to replay the false segment and called its sample true."""
+    is_blind = entry.verdict is Verdict.TRUE and false_place in entry.sample
+    return replace(entry, is_counted=entry.is_counted and not is_blind)
 
 
 def _punish(draft: Draft, record: ClaimRecord, liar: AccountId, winner: AccountId, parameters: Parameters) -> None:
@@ -237,7 +262,7 @@ def advance_claim(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRec
         ClaimStatus.SAMPLING: lambda: _draw(draft, record, terms, moment),
         ClaimStatus.ATTESTING: lambda: _end_attesting(record, terms, moment),
         ClaimStatus.OPENING: lambda: _void(record, "the trainer did not open its traces in time"),
-        ClaimStatus.SUSPENDED: lambda: _void(record, f"no quorum judged segment {record.disputed} in time"),
+        ClaimStatus.SUSPENDED: lambda: _void_undecided(record, f"no quorum judged segment {record.disputed} in time"),
     }
     if record.status not in steps or moment.height < record.deadline:
         return record
@@ -248,24 +273,24 @@ def advance_claim(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRec
 
 
 def _draw(draft: Draft, record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
-    beacon = draft.get(beacon_key(record.height + moment.parameters.beacon_delay_blocks))
-    if beacon is None:
+    if moment.height < record.height + moment.parameters.beacon_delay_blocks:
         return record
+    beacon = load_beacon(draft, moment.height)
     validators = load_validators(draft).validators
     candidates = [
         (entry.account, int(load_account(draft, entry.account).bonded))
         for entry in validators
         if entry.account != record.trainer
     ]
-    committee = draw_committee(record.claim, Digest(beacon), candidates, terms.committee_size)
+    committee = draw_committee(record.claim, beacon, candidates, terms.committee_size)
     if not committee:
         return _void(record, "nobody with stake can verify this claim")
     deadline = Height(moment.height + terms.attest_blocks)
-    return replace(record, status=ClaimStatus.ATTESTING, beacon=Digest(beacon), committee=committee, deadline=deadline)
+    return replace(record, status=ClaimStatus.ATTESTING, beacon=beacon, committee=committee, deadline=deadline)
 
 
 def _end_attesting(record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
-    counted = sum(entry.is_counted for entry in record.attestations)
-    if 2 * counted > len(record.committee):
+    replayed = _count_replays(record)
+    if 2 * replayed > len(record.committee):
         return _open(record, terms, moment)
-    return _void(record, f"{counted} of {len(record.committee)} committee members attested in time")
+    return _void(record, f"{replayed} of {len(record.committee)} committee members attested in time")

@@ -21,13 +21,11 @@ from milon.contracts.records import (
     job_key,
     power_of,
 )
-from milon.pol.terms import compute_cost_max, verify_terms
+from milon.pol.terms import TRAINERS_MAX, compute_cost_max, verify_spec
 from milon.state.ledger import Draft, Ledger
 
 OPEN_JOBS_MAX = 64  # what every block must look at
-NAME_CHARACTERS_MAX = 128
 PROBLEM_CHARACTERS_MAX = 512
-TRAINERS_MAX = 1_000  # a job record stays under 100 KiB
 CAPACITY_MAX = 1_000_000_000  # segments per hour; products with segment counts stay inside 63 bits
 PENDING_BLOCKS_MAX = 5_000  # then a job nobody holds goes back
 ENROLLING_BLOCKS_MAX = 20_000  # then a job nobody trains goes back
@@ -50,10 +48,7 @@ def load_open_jobs(ledger: Ledger | Draft) -> tuple[JobId, ...]:
 def apply_submit_job(draft: Draft, sender: AccountId, action: SubmitJob, job: JobId, height: Height) -> None:
     """Open a job and lock its reward, which must cover the most the job can cost."""
     spec = action.spec
-    verify_terms(spec.terms)
-    require(0 < len(spec.name) <= NAME_CHARACTERS_MAX, Reason.OUT_OF_RANGE, "a job's name has 1 to 128 characters")
-    require(1 <= len(spec.evaluate) <= 2, Reason.OUT_OF_RANGE, "a job has one or two evaluation programs")
-    require(all(entry.rows > 0 for entry in spec.evaluate), Reason.OUT_OF_RANGE, "an evaluation batch without rows")
+    verify_spec(spec)
     cost = compute_cost_max(spec.terms)
     require(action.reward >= cost, Reason.INSUFFICIENT_FUNDS, f"the job may cost {cost}, the reward is {action.reward}")
     open_jobs = load_open_jobs(draft)

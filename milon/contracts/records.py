@@ -12,7 +12,7 @@ from milon.chain.certificate import Validator
 from milon.chain.learning import ClosedRound, Payment
 from milon.pol.assignment import Assignment
 from milon.pol.terms import JobSpec
-from milon.pol.verdict import RoundOutcome, Verdict
+from milon.pol.verdict import Verdict
 
 SUPPLY_KEY = b"supply"
 VALIDATORS_KEY = b"validators"
@@ -45,6 +45,11 @@ def closed_round_key(job: JobId, round_number: int) -> bytes:
     return b"closed-round/" + job + round_number.to_bytes(8, "big")
 
 
+def outcome_key(job: JobId, outcome: Digest) -> bytes:
+    """Where an outcome lies that somebody voted for, while the round is open."""
+    return b"outcome/" + job + outcome
+
+
 def claim_key(claim: ClaimId) -> bytes:
     """Where a `ClaimRecord` lies."""
     return b"claim/" + claim
@@ -69,6 +74,7 @@ class Account:
     bonded: Amount = Amount(0)  # at stake
     unbonding: tuple[Unbonding, ...] = ()  # by release height
     slashed: Amount = Amount(0)  # lost so far
+    open_claims: Count = Count(0)  # in rounds not closed yet; while there are any, no stake leaves
 
 
 @wire("supply/1")
@@ -161,7 +167,7 @@ class OutcomeVote:
     """One validator's word on the round."""
 
     validator: AccountId  # who
-    outcome: RoundOutcome  # what
+    outcome: Digest  # of what: see `outcome_key`; hundreds of votes for one outcome hold it once
 
 
 @wire("open-round/1")
@@ -215,7 +221,7 @@ class Attestation:
     segment: Count  # in question, unless TRUE
     keyed_traces: Digest  # to be checked at the opening
     sample: tuple[Count, ...]  # places in the claim it had to replay
-    is_counted: bool  # False once overruled or shown not to have replayed
+    is_counted: bool  # False once overruled, shown not to have replayed, or never to be checked
 
 
 @wire("judgement/1")

@@ -15,7 +15,7 @@ from milon.base.units import Amount, Count, Height, Round
 from milon.chain.certificate import compute_quorum
 from milon.chain.learning import ClosedRound, Payment, SettledClaim
 from milon.chain.transaction import AggregateVote
-from milon.contracts.accounts import load_validators
+from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
 from milon.contracts.claims import Moment, advance_claim, load_claim
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job
 from milon.contracts.records import (
@@ -28,11 +28,12 @@ from milon.contracts.records import (
     OpenRound,
     OutcomeVote,
     Phase,
-    beacon_key,
+    Trainer,
     claim_key,
     closed_round_key,
     job_key,
     open_round_key,
+    outcome_key,
     power_of,
 )
 from milon.contracts.rewards import pay_round
@@ -59,9 +60,10 @@ def advance_job(draft: Draft, job: JobId, moment: Moment) -> ClosedRound | None:
 
 def _start_if_ready(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
     terms = record.spec.terms
-    active = sum(trainer.is_active for trainer in record.trainers)
+    active = len(_choose_trainers(draft, record))
     waited = moment.height - record.since_height
-    if active >= terms.trainers_target or (active >= terms.trainers_min and waited >= terms.enrol_blocks):
+    has_waited = waited >= min(terms.enrol_blocks, ENROLLING_BLOCKS_MAX)
+    if active >= terms.trainers_target or (active >= terms.trainers_min and has_waited):
         _start_round(draft, job, replace(record, status=JobStatus.RUNNING), moment)
     elif waited > ENROLLING_BLOCKS_MAX:
         status = JobStatus.REJECTED if record.next_round == 0 else JobStatus.FINISHED
@@ -69,9 +71,21 @@ def _start_if_ready(draft: Draft, job: JobId, record: Job, moment: Moment) -> No
         end_job(draft, job, record, status, problem, moment.height)
 
 
+def _choose_trainers(draft: Draft, record: Job) -> tuple[Trainer, ...]:
+    """Who can train now: active, with the bond still at stake; no more than the job pays for, proven ones first."""
+    terms = record.spec.terms
+    ready = [
+        trainer
+        for trainer in record.trainers
+        if trainer.is_active and load_account(draft, trainer.account).bonded >= terms.bond_min
+    ]
+    ready.sort(key=lambda trainer: (-trainer.delivered, trainer.account))
+    return tuple(ready[: terms.trainers_target])
+
+
 def _start_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
     terms = record.spec.terms
-    capacities = [(trainer.account, int(trainer.capacity)) for trainer in record.trainers if trainer.is_active]
+    capacities = [(trainer.account, int(trainer.capacity)) for trainer in _choose_trainers(draft, record)]
     if len(capacities) < terms.trainers_min:
         waiting = replace(record, status=JobStatus.ENROLLING, since_height=moment.height)
         draft.store(job_key(job), waiting)
@@ -106,18 +120,16 @@ def _advance_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> Clo
         return None
     if opened.phase is Phase.TRAIN:
         return _advance_training(draft, job, opened, moment)
-    if moment.height >= opened.deadline:
-        void = _void_outcome(record, "no outcome found a quorum in time")
-        return _close_round(draft, job, record, opened, void, moment)
-    outcome = _find_outcome(draft, opened)
+    outcome = _find_outcome(draft, job, opened)
+    if outcome is None and moment.height >= opened.deadline:
+        outcome = _void_outcome(record, "no outcome found a quorum in time")
     return None if outcome is None else _close_round(draft, job, record, opened, outcome, moment)
 
 
 def _seed(draft: Draft, job: JobId, record: Job, opened: OpenRound, moment: Moment) -> None:
-    beacon = draft.get(beacon_key(opened.start_height + moment.parameters.beacon_delay_blocks))
-    if beacon is None:
+    if moment.height < opened.start_height + moment.parameters.beacon_delay_blocks:
         return
-    seed = compute_round_seed(job, opened.round, Digest(beacon))
+    seed = compute_round_seed(job, opened.round, load_beacon(draft, moment.height))
     deadline = Height(moment.height + record.spec.terms.claim_blocks)
     draft.store(open_round_key(job), replace(opened, phase=Phase.TRAIN, seed=seed, deadline=deadline))
 
@@ -174,19 +186,25 @@ def apply_aggregate_vote(draft: Draft, sender: AccountId, action: AggregateVote)
     require(is_sound, Reason.DIFFERS, "a void round changes no state and accepts nobody")
     words = [outcome.void, *(refusal.reason for refusal in outcome.refused)]
     require(all(len(word) <= REASON_CHARACTERS_MAX for word in words), Reason.TOO_LARGE, "a reason is too long")
-    votes = (*opened.votes, OutcomeVote(sender, outcome))
+    raw = encode(outcome)
+    name = digest("outcome", raw)
+    draft.put(outcome_key(action.job, name), raw)
+    votes = (*opened.votes, OutcomeVote(sender, name))
     draft.store(open_round_key(action.job), replace(opened, votes=votes))
 
 
-def _find_outcome(draft: Draft, opened: OpenRound) -> RoundOutcome | None:
+def _find_outcome(draft: Draft, job: JobId, opened: OpenRound) -> RoundOutcome | None:
     """The outcome with power >= Q; two cannot have it, since each validator votes once."""
     validators = load_validators(draft)
     quorum = compute_quorum(sum(entry.power for entry in validators.validators))
-    powers: dict[RoundOutcome, int] = {}
+    powers: dict[Digest, int] = {}
     for vote in opened.votes:
         powers[vote.outcome] = powers.get(vote.outcome, 0) + power_of(validators, vote.validator)
         if powers[vote.outcome] >= quorum:
-            return vote.outcome
+            outcome = draft.load(outcome_key(job, vote.outcome), RoundOutcome)
+            if outcome is None:
+                raise RuntimeError("a vote for an outcome that is not there")
+            return outcome
     return None
 
 
@@ -217,6 +235,9 @@ def _close_round(
     draft.remove(open_round_key(job))
     for claim in claims:
         draft.remove(claim_key(claim.claim))
+        shift_open_claims(draft, claim.trainer, -1)
+    for vote in opened.votes:
+        draft.remove(outcome_key(job, vote.outcome))
     if int(record.next_round) == int(record.spec.terms.rounds):
         refund = end_job(draft, job, record, JobStatus.FINISHED, "", moment.height)
         payments = (*payments, Payment(record.submitter, Amount(refund), "refund"))

@@ -42,8 +42,12 @@ def apply_unbond(draft: Draft, sender: AccountId, action: Unbond, height: Height
 
 
 def apply_withdraw(draft: Draft, sender: AccountId, height: Height) -> None:
-    """Move all stake whose waiting time is over to the sender's balance."""
+    """Move all stake whose waiting time is over to the sender's balance.
+
+    None leaves while a claim of the sender is undecided, however long that takes: it must be there to be slashed.
+    """
     record = load_account(draft, sender)
+    require(record.open_claims == 0, Reason.NOT_NOW, f"{record.open_claims} claims of this account are undecided")
     ripe = sum(entry.amount for entry in record.unbonding if entry.release_height <= height)
     require(ripe > 0, Reason.NOT_NOW, "no stake has finished its waiting time")
     waiting = tuple(entry for entry in record.unbonding if entry.release_height > height)
@@ -63,8 +67,10 @@ def slash(draft: Draft, liar: AccountId, winner: AccountId, parameters: Paramete
     taken = share(record.bonded)
     waiting: list[Unbonding] = []
     for entry in record.unbonding:
-        taken += share(entry.amount)
-        waiting.append(replace(entry, amount=Amount(entry.amount - share(entry.amount))))
+        lost = share(entry.amount)
+        taken += lost
+        if lost < entry.amount:
+            waiting.append(replace(entry, amount=Amount(entry.amount - lost)))
     bonded = Amount(record.bonded - share(record.bonded))
     slashed = Amount(record.slashed + taken)
     store_account(draft, liar, replace(record, bonded=bonded, unbonding=tuple(waiting), slashed=slashed))
