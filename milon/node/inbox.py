@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -31,13 +31,19 @@ class Inbox:
     """Turns what the transport receives into events, in order of arrival."""
 
     def __init__(
-        self, transport: Transport, parameters: Parameters, now_ms: Callable[[], TimeMs], feed: Callable[[Event], None]
+        self,
+        transport: Transport,
+        parameters: Parameters,
+        now_ms: Callable[[], TimeMs],
+        feed: Callable[[Event], None],
+        hearers: Mapping[str, Callable[[Received], None]],
     ) -> None:
-        """`feed` takes each event; it never blocks."""
+        """`feed` takes each event and never blocks; `hearers` take the gossip of other topics."""
         self._transport = transport
         self._size_max = int(parameters.transaction_bytes_max)
         self._now_ms = now_ms
         self._feed = feed
+        self._hearers = hearers
         self._seen: OrderedDict[Digest, None] = OrderedDict()
 
     async def run(self) -> None:
@@ -55,6 +61,8 @@ class Inbox:
             await self.accept_transaction(received.payload)
         elif received.channel in (Channel.CONSENSUS, Channel.SYNC) or received.topic == STATUS_TOPIC:
             await self._accept_message(received.peer, received.payload)
+        elif received.topic in self._hearers:
+            self._hearers[received.topic](received)
         else:
             raise Rejected(Reason.UNKNOWN, f"nothing is expected on {received.channel.name} {received.topic!r:.40}")
 

@@ -38,6 +38,7 @@ from milon.node.status import Identity, build_status
 from milon.node.supervisor import supervise
 from milon.node.tasks import FETCH_S, TaskContext
 from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView
+from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, Transport
 from milon.state.ledger import Ledger
 from milon.state.store import Store
@@ -57,6 +58,7 @@ class Parts:
     runner_of: Callable[[Callable[[tuple[FinalizedBlock, ...]], None]], Runner]  # makes the loop
     store: Store  # the final state
     transport: Transport  # the network
+    discovery: Discovery  # who is in it
     blobs: BlobRoom  # files
     task_context: TaskContext  # how learning is done
 
@@ -74,7 +76,8 @@ class Node:
         self._outbox = Outbox(key, parts.genesis.chain_id, parts.genesis.parameters.fee_min)
         role = DutyRole(key.account, parts.identity.role != Role.FULL)
         self._learner = Learner(parts.task_context, role, self._deliver)
-        self._inbox = Inbox(parts.transport, parts.genesis.parameters, read_clock_ms, self._runner.feed)
+        hearers = {PEERS_TOPIC: parts.discovery.hear}
+        self._inbox = Inbox(parts.transport, parts.genesis.parameters, read_clock_ms, self._runner.feed, hearers)
         self._receipts: OrderedDict[Digest, ReceiptView] = OrderedDict()
         self._final = trio.Event()
         self._stop = trio.Event()
@@ -87,6 +90,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._runner.run)
             nursery.start_soon(supervise, "inbox", self._inbox.run)
+            nursery.start_soon(supervise, "discovery", self._parts.discovery.run)
             nursery.start_soon(supervise, "learning", self._follow)
             puller = partial(pull_transactions, self._parts.transport, self._runner, self._inbox)
             nursery.start_soon(supervise, "transaction pull", puller)
@@ -168,8 +172,15 @@ class Node:
     def status(self) -> StatusView:
         """See `NodePort`."""
         parts = self._parts
-        working = parts.task_context.board.views()
-        return build_status(parts.identity, self._runner.state, parts.store, parts.transport, working, parts.genesis)
+        return build_status(
+            parts.identity,
+            parts.genesis,
+            self._runner.state,
+            parts.store,
+            parts.transport,
+            parts.discovery.address_of,
+            parts.task_context.board.views(),
+        )
 
     def genesis(self) -> Genesis:
         """See `NodePort`."""

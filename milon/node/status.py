@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import milon
@@ -14,7 +14,7 @@ from milon.consensus.application import EPOCH
 from milon.consensus.state import State
 from milon.contracts.accounts import load_account, load_supply
 from milon.node.view import PeerView, StatusView, WorkView
-from milon.p2p.transport import PeerCounters, Transport
+from milon.p2p.transport import PeerCounters, PeerId, Transport
 from milon.state.ledger import Ledger
 from milon.state.store import Store
 
@@ -32,26 +32,23 @@ class Identity:
     validators: tuple[Validator, ...]  # of the epoch
 
 
-def _peer_views(transport: Transport) -> tuple[PeerView, ...]:
+def _peer_views(transport: Transport, address_of: Callable[[PeerId], str]) -> tuple[PeerView, ...]:
     counters = transport.counters()
     views: list[PeerView] = []
     for peer in transport.peers():
         count = counters.get(peer, PeerCounters())
-        views.append(
-            PeerView(
-                peer,
-                transport.address_of(peer),
-                transport.is_inbound(peer),
-                count.bytes_in,
-                count.bytes_out,
-                count.rejects,
-            )
-        )
+        views.append(PeerView(peer, address_of(peer), count.bytes_in, count.bytes_out, count.rejects))
     return tuple(views)
 
 
 def build_status(
-    identity: Identity, state: State, store: Store, transport: Transport, working: Sequence[WorkView], genesis: Genesis
+    identity: Identity,
+    genesis: Genesis,
+    state: State,
+    store: Store,
+    transport: Transport,
+    address_of: Callable[[PeerId], str],
+    working: Sequence[WorkView],
 ) -> StatusView:
     """The node at a glance, from its finalized ledger and its engine."""
     ledger = Ledger(store)
@@ -74,7 +71,7 @@ def build_status(
         epoch=EPOCH,
         view=state.view,
         is_syncing=state.final_view > state.tip.view + SYNCING_BLOCKS,
-        peers=_peer_views(transport),
+        peers=_peer_views(transport, address_of),
         validators=tuple(Validator(entry.account, Power(entry.power)) for entry in identity.validators),
         working=tuple(working),
         mempool_count=len(state.mempool.entries),

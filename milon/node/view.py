@@ -22,8 +22,7 @@ class PeerView:
     """A connected peer."""
 
     peer_id: str  # libp2p's text form
-    address: str  # multiaddress of the connection
-    is_inbound: bool  # it dialled us
+    address: str  # where it says it can be reached; empty before it has said so
     bytes_in: int  # received from it over this connection
     bytes_out: int  # sent to it over this connection
     rejects: int  # messages of its that were refused
@@ -205,23 +204,6 @@ class ReceiptView:
     transaction: Digest  # its hash
     height: Height | None  # of the final block that holds it; none: still waiting
     problem: str  # why the chain refused it, `reason: detail`; empty where it took effect
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What checking a block came to, and what it rests on."""
-
-    verdict: str  # "valid", "invalid" or "unchecked": something needed could not be had
-    reason: str  # why it is not "valid"; empty otherwise
-    height: Height | None  # of the block; none where not even its header could be had
-    hash: Digest | None  # of its header
-    proved: tuple[str, ...]  # sentences for people: what was checked and holds
-    not_proved: tuple[str, ...]  # what a "valid" does not say, such as segments that were not replayed
-    segments_replayed: int  # run again here, with the same bits
-    segments_total: int  # in the claims of the rounds that the block closes
-    claim: ClaimId | None  # the false one, where a replay differs
-    trainer: AccountId | None  # whose claim that is
-    segment: int | None  # the one that differs
 
 
 class NodePort(Protocol):

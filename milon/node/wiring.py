@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +37,6 @@ from milon.node.keys import load_key
 from milon.node.node import Node, Parts
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.status import Identity
-from milon.node.supervisor import supervise
 from milon.node.tasks import TaskContext
 from milon.node.testnet_files import load_genesis
 from milon.node.verify import fetch_genesis
@@ -46,8 +46,8 @@ from milon.node.work_progress import WorkBoard
 from milon.node.workers import Worker
 from milon.p2p.blob_store import BlobStore
 from milon.p2p.blobs import BlobClient, serve_blobs
-from milon.p2p.discovery import Discovery
-from milon.p2p.libp2p_transport import Libp2pTransport
+from milon.p2p.discovery import PEERS_TOPIC, Discovery
+from milon.p2p.libp2p_transport import LibP2PTransport
 from milon.p2p.settings import TransportSettings
 from milon.p2p.transport import Transport
 from milon.state.ledger import Ledger
@@ -56,6 +56,7 @@ from milon.state.store import Store
 
 _LOG = logging.getLogger(__name__)
 
+TOPICS = (TRANSACTION_TOPIC, STATUS_TOPIC, PEERS_TOPIC)
 ACCEPTING = "accept"  # the adversary that attests and judges in favour of everybody
 
 
@@ -72,10 +73,18 @@ def transport_settings(config: Config, genesis: Genesis, seed: bytes) -> Transpo
     return TransportSettings(
         seed=seed,
         chain=compute_genesis_hash(genesis),
-        topics=(TRANSACTION_TOPIC, STATUS_TOPIC),
+        topics=TOPICS,
         listen_host=config.listen_host,
         listen_port=config.listen_port,
     )
+
+
+def _advertised(config: Config, transport: Transport) -> tuple[str, ...]:
+    """Where others reach this node, where that is not where it listens."""
+    if not config.announce_host:
+        return ()
+    kind = "ip6" if ":" in config.announce_host else "ip4"
+    return (f"/{kind}/{config.announce_host}/tcp/{config.listen_port}/p2p/{transport.peer_id}",)
 
 
 def prepare_store(store: Store, genesis: Genesis) -> None:
@@ -89,6 +98,7 @@ def make_node(
     config: Config,
     genesis: Genesis,
     key: SecretKey,
+    settings: TransportSettings,
     transport: Transport,
     store: Store,
     vote_log: VoteLog,
@@ -114,8 +124,17 @@ def make_node(
         adversary="" if config.adversary == ACCEPTING else config.adversary,
         will_accept=config.adversary == ACCEPTING,
     )
+    discovery = Discovery(
+        transport,
+        settings,
+        bootstrap=config.bootstrap,
+        now_ms=read_clock_ms,
+        jitter=random.SystemRandom().random,
+        advertised=_advertised(config, transport),
+        on_twin=lambda error: _LOG.error("another node runs with this node's key: %s", error),
+    )
     identity = Identity(key.account, config.role, compute_genesis_hash(genesis), validators_of(genesis))
-    return Node(Parts(genesis, identity, make_runner, store, transport, blobs, context))
+    return Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, context))
 
 
 async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Genesis:
@@ -123,10 +142,10 @@ async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Ge
     if folder.genesis.exists():
         return load_genesis(folder.genesis)
     wanted = parse_digest("genesis_hash", config.genesis_hash)
-    settings = TransportSettings(seed=seed, chain=wanted, topics=(TRANSACTION_TOPIC, STATUS_TOPIC))
-    transport = Libp2pTransport(settings)
+    settings = TransportSettings(seed=seed, chain=wanted, topics=TOPICS)
+    transport = LibP2PTransport(settings)
     async with trio.open_nursery() as nursery:
-        await nursery.start(transport.run)
+        await nursery.start(partial(transport.run))
         for address in config.bootstrap:
             try:
                 await transport.connect(address, timeout_s=10.0)
@@ -141,18 +160,17 @@ async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Ge
 async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
     key, network_key = load_key(folder.validator_key), load_key(folder.network_key)
     genesis = await _obtain_genesis(folder, config, network_key.seed)
-    transport = Libp2pTransport(transport_settings(config, genesis, network_key.seed))
+    settings = transport_settings(config, genesis, network_key.seed)
+    transport = LibP2PTransport(settings)
     async with AsyncExitStack() as stack:
         store = stack.enter_context(closing(LmdbStore(folder.chain)))
         prepare_store(store, genesis)
         vote_log = stack.enter_context(closing(VoteLog(folder.votes)))
         worker = Worker(config.threads, config.device, folder.root / "worker.log")
         stack.push_async_callback(worker.stop)
-        node = make_node(folder, config, genesis, key, transport, store, vote_log, worker)
-        discovery = Discovery(transport, config.bootstrap)
+        node = make_node(folder, config, genesis, key, settings, transport, store, vote_log, worker)
         async with trio.open_nursery() as nursery:
-            await nursery.start(transport.run)
-            nursery.start_soon(supervise, "discovery", discovery.run)
+            await nursery.start(partial(transport.run))
             url: str = await nursery.start(partial(server, node))
             publish_address(folder, url)
             stack.callback(withdraw_address, folder)
