@@ -32,9 +32,9 @@ class Network:
         self.memory = memory or MemoryNetwork(seed=1)
         self._scopes: dict[AnyTransport, trio.CancelScope] = {}
 
-    def make(self, name: str, chain: bytes = CHAIN, port: int = 0, topics: tuple[str, ...] = ("news",)) -> AnyTransport:
+    def make(self, name: str, chain: bytes = CHAIN, port: int = 0) -> AnyTransport:
         """A transport that does not run yet."""
-        settings = TransportSettings(seed_of(name), chain, topics, listen_port=port)
+        settings = TransportSettings(seed_of(name), chain, ("news", "peers"), listen_port=port)
         return LibP2PTransport(settings) if self.kind == "libp2p" else self.memory.join(name, settings)
 
     async def start(self, transport: AnyTransport) -> AnyTransport:
