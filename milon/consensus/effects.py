@@ -1,0 +1,103 @@
+"""What the engine asks of its shell. A step returns effects in the order in which they must be carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milon.base.errors import Reason
+from milon.base.ids import Digest
+from milon.base.units import TimeMs, View
+from milon.chain.block import Block, Receipt
+from milon.chain.certificate import Vote
+from milon.chain.learning import ClosedRound
+from milon.consensus.events import Peer
+from milon.consensus.messages import LogRecord, Message
+from milon.state.store import Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Append to the vote log. All of a step's records are synced to disk before the first `Send`."""
+
+    record: LogRecord  # what must survive a crash
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message; it may be lost."""
+
+    peer: Peer | None  # to whom; None: to every connected peer
+    message: Message  # what
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Feed `TimerFired` at this time. There is one timer; this replaces it."""
+
+    at_ms: TimeMs  # by this node's clock; may be in the past
+
+
+@dataclass(frozen=True, slots=True)
+class FinalizedBlock:
+    """A block that is final, for whoever reports on it."""
+
+    block: Block  # with its transactions
+    hash: Digest  # of its header
+    receipts: tuple[Receipt, ...]  # one a transaction
+    closed: tuple[ClosedRound, ...]  # the rounds it closes
+
+
+@dataclass(frozen=True, slots=True)
+class CommitBlocks:
+    """Make blocks durable in one store transaction, then feed `Committed`."""
+
+    commit: Commit  # for the store
+    finalized: tuple[FinalizedBlock, ...]  # the same blocks, heights ascending
+
+
+@dataclass(frozen=True, slots=True)
+class PruneLog:
+    """Records of views up to this one may leave the vote log."""
+
+    view: View  # of the stored tip
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A peer sent something no honest node sends."""
+
+    peer: Peer  # who
+    reason: Reason  # why it was refused
+    detail: str  # for people
+
+
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    """A validator signed two things that contradict each other."""
+
+    first: Vote  # the vote seen first
+    second: Vote  # the one that contradicts it
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRefused:
+    """A transaction did not enter the mempool."""
+
+    transaction: Digest  # its hash
+    reason: Reason  # why
+    detail: str  # for people
+
+
+Effect = Persist | Send | SetTimer | CommitBlocks | PruneLog | Blame | Accuse | TransactionRefused
+
+# Persist before send: what must survive a crash is on disk before anybody hears of it.
+ORDER: tuple[type[Effect], ...] = (
+    Persist,
+    Send,
+    SetTimer,
+    CommitBlocks,
+    PruneLog,
+    Accuse,
+    Blame,
+    TransactionRefused,
+)

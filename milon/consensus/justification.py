@@ -1,0 +1,106 @@
+"""Why a block may stand where it stands: its parent's certificate, and a nullification of every view skipped since.
+
+The list of certificates starts with the parent's NOTARIZATION, or a FINALIZATION of it, which no quorum signs without
+having seen one. Genesis has neither: its entry is empty and not in the list. The header commits to all entries' bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from milon.base.codec import encode
+from milon.base.errors import Reason, require
+from milon.base.ids import Digest
+from milon.base.merkle import compute_root
+from milon.base.units import Count, View
+from milon.chain.block import Header
+from milon.chain.certificate import Certificate, VoteKind
+from milon.consensus.application import EPOCH, Config
+from milon.consensus.messages import CERTIFICATES_MAX, CERTIFICATES_MAX_BYTES, JustificationPart
+from milon.consensus.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The parent that a block of some view may have, and the proof."""
+
+    parent_hash: Digest  # of the parent's header, or the genesis
+    parent_view: View  # 0 for genesis
+    certificates: tuple[Certificate, ...]  # the parent's (none for genesis), then nullifications in order of view
+
+
+def find_lineage(config: Config, state: State, view: View) -> Lineage | View:
+    """The newest certified parent for a block of `view`, or the view whose certificate is missing."""
+    skipped: list[Certificate] = []
+    final = state.finalization
+    for below in range(view - 1, 0, -1):
+        candidate = View(below)
+        certificate = state.notarizations.get(candidate)
+        if certificate is None and final is not None and final.content.view == candidate:
+            certificate = final
+        if certificate is not None and certificate.content.block is not None:
+            return Lineage(certificate.content.block, candidate, (certificate, *reversed(skipped)))
+        nullification = state.nullifications.get(candidate)
+        if nullification is None:
+            return candidate
+        skipped.append(nullification)
+    return Lineage(config.genesis_hash, View(0), tuple(reversed(skipped)))
+
+
+def compute_justification_hash(parent_view: View, certificates: Sequence[Certificate]) -> Digest:
+    """What the header commits to."""
+    entries = [encode(certificate) for certificate in certificates]
+    return compute_root(entries if parent_view else [b"", *entries])
+
+
+def count_certificates(header: Header) -> int:
+    """How many certificates the header's justification has."""
+    return header.view - header.parent_view - (0 if header.parent_view else 1)
+
+
+def verify_entry(header: Header, index: int, certificate: Certificate) -> None:
+    """Raise `Rejected` unless certificate `index` says what it must; signatures are not checked."""
+    content = certificate.content
+    require(content.epoch == EPOCH, Reason.DIFFERS, "a certificate of another epoch")
+    if header.parent_view and index == 0:
+        is_parent = content.view == header.parent_view and content.block == header.parent_hash
+        require(is_parent and content.kind is not VoteKind.NULLIFY, Reason.DIFFERS, "not the parent's certificate")
+        return
+    view = header.parent_view + index + (0 if header.parent_view else 1)
+    is_skip = content.kind is VoteKind.NULLIFY and content.view == view
+    require(is_skip, Reason.DIFFERS, f"no nullification of view {view}")
+
+
+def verify_justification(header: Header, certificates: Sequence[Certificate]) -> None:
+    """Raise `Rejected` unless the certificates are exactly those that the block needs; signatures are not checked."""
+    needed = count_certificates(header)
+    require(len(certificates) == needed, Reason.TOO_FEW, f"{len(certificates)} certificates where {needed} are needed")
+    for index, certificate in enumerate(certificates):
+        verify_entry(header, index, certificate)
+
+
+def split_certificates(certificates: Sequence[Certificate]) -> list[tuple[Certificate, ...]]:
+    """The certificates in order, in lots that fit into one message; at least one lot, perhaps empty."""
+    lots: list[tuple[Certificate, ...]] = []
+    current: list[Certificate] = []
+    size = 0
+    for certificate in certificates:
+        weight = len(encode(certificate))
+        if current and (len(current) == CERTIFICATES_MAX or size + weight > CERTIFICATES_MAX_BYTES):
+            lots.append(tuple(current))
+            current, size = [], 0
+        current.append(certificate)
+        size += weight
+    lots.append(tuple(current))
+    return lots
+
+
+def make_parts(view: View, block: Digest, lots: Sequence[tuple[Certificate, ...]]) -> tuple[JustificationPart, ...]:
+    """The messages that carry what is beyond the first lot, which travels in the proposal."""
+    parts: list[JustificationPart] = []
+    first = len(lots[0])
+    for lot in lots[1:]:
+        parts.append(JustificationPart(view, block, Count(first), lot))
+        first += len(lot)
+    return tuple(parts)

@@ -1,0 +1,222 @@
+"""Proposing a block as the leader of a view, and judging the one that the leader proposed."""
+
+from __future__ import annotations
+
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import Digest
+from milon.base.units import TimeMs, View
+from milon.chain.block import compute_header_hash
+from milon.chain.certificate import Certificate, VoteKind
+from milon.chain.transaction import Transaction
+from milon.consensus.application import EPOCH
+from milon.consensus.blocks import (
+    Plan,
+    build_block,
+    ledger_after,
+    make_context,
+    plan_block,
+    verify_body,
+    with_executed,
+)
+from milon.consensus.justification import (
+    compute_justification_hash,
+    count_certificates,
+    find_lineage,
+    make_parts,
+    split_certificates,
+    verify_entry,
+    verify_justification,
+)
+from milon.consensus.leader import leader_of
+from milon.consensus.mempool import list_candidates
+from milon.consensus.messages import JustificationPart, Proposal
+from milon.consensus.state import Ancestor, State
+from milon.consensus.sync import ask_for_certificates, execute, resolve
+from milon.consensus.tally import VIEW_WINDOW, cast, cast_and_send, count_vote, take_certificate, take_vote, verify_once
+from milon.consensus.turn import Turn
+from milon.consensus.votes import NO_VOTES
+
+
+def is_leading(turn: Turn) -> bool:
+    """Whether this node leads the current view and has not voted in it."""
+    state, account = turn.state, turn.config.account
+    if account is None or state.own.get(state.view, NO_VOTES) != NO_VOTES or state.view <= state.floor:
+        return False
+    return leader_of(turn.config.validators, EPOCH, state.view) == account
+
+
+def propose(turn: Turn) -> None:
+    """As leader: build on the newest certified parent once the pause since it is over; ask for what is missing."""
+    if not is_leading(turn):
+        return
+    lineage = find_lineage(turn.config, turn.state, turn.state.view)
+    if isinstance(lineage, int):
+        ask_for_certificates(turn, lineage)
+        return
+    parent = resolve(turn, lineage.parent_hash)
+    if parent is None or not _is_time(turn, parent):
+        return
+    account = leader_of(turn.config.validators, EPOCH, turn.state.view)
+    time_ms = TimeMs(max(turn.now_ms, parent.time_ms + 1))
+    commitment = compute_justification_hash(lineage.parent_view, lineage.certificates)
+    plan = plan_block(turn.config, account, parent, turn.state.view, time_ms, commitment)
+    transactions = _choose(turn, plan)
+    if transactions is None:
+        return
+    entry = build_block(turn.config, turn.state, plan, account, transactions)
+    turn.state = with_executed(turn.state, entry)
+    vote = cast(turn, VoteKind.NOTARIZE, plan.view, entry.ancestor.hash)
+    if vote is None:
+        return
+    lots = split_certificates(lineage.certificates)
+    proposal = Proposal(entry.block, vote, lots[0])
+    turn.update(proposals={**turn.state.proposals, plan.view: proposal})
+    turn.send(proposal)
+    for part in make_parts(plan.view, entry.ancestor.hash, lots):
+        turn.send(part)
+    count_vote(turn, vote)
+
+
+def _pause_ends(turn: Turn, parent: Ancestor, pause_ms: int) -> int:
+    """When a block may follow its parent; never later than a pause after entering the view, whatever the clocks say."""
+    return min(parent.time_ms, turn.state.entered_ms) + pause_ms
+
+
+def _is_time(turn: Turn, parent: Ancestor) -> bool:
+    busy_ms = _pause_ends(turn, parent, turn.config.parameters.busy_block_time_ms)
+    if turn.now_ms < busy_ms:
+        turn.wake_at(busy_ms)
+        return False
+    idle_ms = _pause_ends(turn, parent, turn.config.parameters.block_time_ms)
+    if turn.now_ms < idle_ms and turn.state.weighed == (turn.state.view, turn.state.mempool.version):
+        turn.wake_at(idle_ms)
+        return False
+    return True
+
+
+def _choose(turn: Turn, plan: Plan) -> tuple[Transaction, ...] | None:
+    """The transactions of the block, or None where it has nothing to say and time to wait."""
+    config, state = turn.config, turn.state
+    ledger = ledger_after(config, state, plan.parent.hash)
+    account = leader_of(config.validators, EPOCH, plan.view)
+    candidates = list_candidates(state.mempool)
+    chosen = config.application.select_transactions(ledger, make_context(config, plan, account), candidates)
+    idle_ms = _pause_ends(turn, plan.parent, config.parameters.block_time_ms)
+    if chosen or turn.now_ms >= idle_ms or config.application.is_waiting_for_blocks(ledger):
+        return chosen
+    turn.update(weighed=(plan.view, state.mempool.version))
+    turn.wake_at(idle_ms)
+    return None
+
+
+def take_proposal(turn: Turn, proposal: Proposal) -> None:
+    """A proposal from a peer: keep the first of its view, and see to it that a second one is noticed.
+
+    Raises `Rejected` where the bytes cannot be the leader's word; what the leader itself got wrong is judged later.
+    """
+    header, content = proposal.block.header, proposal.vote.content
+    state, config = turn.state, turn.config
+    if header.epoch != EPOCH or not state.final_view < header.view <= state.view + VIEW_WINDOW:
+        return
+    name = compute_header_hash(header)
+    is_vote = content.kind is VoteKind.NOTARIZE and content.epoch == header.epoch and content.view == header.view
+    require(is_vote and content.block == name, Reason.DIFFERS, "the vote is not for the block")
+    leader = leader_of(config.validators, EPOCH, header.view)
+    require(proposal.vote.signer == leader == header.proposer, Reason.NOT_ALLOWED, "not by the view's leader")
+    if header.view in state.proposals:
+        take_vote(turn, proposal.vote)
+        return
+    if header.view < state.view:
+        return
+    verify_body(config, proposal.block)
+    config.cryptography.verify_vote(proposal.vote, config.chain_id)
+    if len(proposal.justification) == count_certificates(header):
+        _require_commitment(header.justification_hash, header.parent_view, proposal.justification)
+    turn.update(
+        proposals={**state.proposals, header.view: proposal},
+        bodies=state.bodies if name in state.executed else {**state.bodies, name: proposal.block},
+    )
+    take_vote(turn, proposal.vote)
+    _learn_certificates(turn, proposal, name)
+
+
+def _require_commitment(commitment: Digest, parent_view: View, certificates: tuple[Certificate, ...]) -> None:
+    found = compute_justification_hash(parent_view, certificates)
+    require(found == commitment, Reason.DIFFERS, "other certificates than the header commits to")
+
+
+def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
+    """Use the certificates that came along; a leader that committed to a bad one has made an invalid block."""
+    if len(proposal.justification) != count_certificates(proposal.block.header):
+        return
+    try:
+        for certificate in proposal.justification:
+            take_certificate(turn, certificate)
+    except Rejected:
+        turn.update(refused={**turn.state.refused, name: proposal.block.header.view})
+
+
+def take_part(turn: Turn, part: JustificationPart) -> None:
+    """Certificates that did not fit into a proposal; only in order, and only for a proposal that is here."""
+    proposal = turn.state.proposals.get(part.view)
+    if proposal is None or proposal.vote.content.block != part.block:
+        return
+    held = turn.state.parts.get(part.block, ())
+    have = len(proposal.justification) + len(held)
+    if part.first != have or have + len(part.certificates) > count_certificates(proposal.block.header):
+        return
+    for index, certificate in enumerate(part.certificates):
+        verify_entry(proposal.block.header, have + index, certificate)
+        verify_once(turn, certificate)
+    turn.update(parts={**turn.state.parts, part.block: (*held, *part.certificates)})
+
+
+def _judge(turn: Turn, proposal: Proposal, name: Digest) -> bool:
+    """Whether to vote for the proposal now; False: not decidable yet. `Rejected` where it is invalid for ever."""
+    header, state = proposal.block.header, turn.state
+    require(name not in state.refused, Reason.DIFFERS, "found invalid before")
+    require(header.parent_view >= state.tip.view, Reason.STALE, "a parent below the final block")
+    certificates = (*proposal.justification, *state.parts.get(name, ()))
+    if len(certificates) < count_certificates(header):
+        return False
+    _require_commitment(header.justification_hash, header.parent_view, certificates)
+    verify_justification(header, certificates)
+    for certificate in certificates:
+        verify_once(turn, certificate)
+    for certificate in certificates:
+        take_certificate(turn, certificate)
+    ahead_ms = header.time_ms - turn.config.parameters.clock_drift_ms_max
+    if turn.now_ms < ahead_ms:
+        turn.wake_at(ahead_ms)
+        return False
+    parent = resolve(turn, header.parent_hash)
+    if parent is None:
+        return False
+    if name not in turn.state.executed:
+        execute(turn, parent, proposal.block)
+    return True
+
+
+def judge_proposal(turn: Turn) -> None:
+    """As validator: NOTARIZE the current view's proposal if it is valid, NULLIFY if it never can be, else wait."""
+    state = turn.state
+    proposal = state.proposals.get(state.view)
+    if proposal is None or turn.config.key is None or state.view <= state.floor:
+        return
+    if state.own.get(state.view, NO_VOTES) != NO_VOTES:
+        return
+    name = compute_header_hash(proposal.block.header)
+    try:
+        kind = VoteKind.NOTARIZE if _judge(turn, proposal, name) else None
+    except Rejected:
+        kind = VoteKind.NULLIFY
+        turn.update(refused={**turn.state.refused, name: proposal.block.header.view})
+    if kind is not None:
+        cast_and_send(turn, kind, state.view, name if kind is VoteKind.NOTARIZE else None)
+
+
+def own_proposal(state: State, view: View) -> Proposal | None:
+    """This validator's own proposal of a view, if there is one to send again."""
+    proposal = state.proposals.get(view)
+    own = state.own.get(view, NO_VOTES).notarize
+    return proposal if proposal is not None and own is not None and proposal.vote == own else None

@@ -1,0 +1,286 @@
+"""Getting blocks and certificates this node lacks, and giving out those it has.
+
+A missing block is asked for by hash, backwards from the block that needs it. Once the gap to the tip proves wide, final
+blocks are asked for by height instead, a bounded batch at a time, each with the proof that it is final, so that a node
+that was away for long holds one batch in memory and never the whole chain.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from milon.base.codec import decode, encode
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import Digest
+from milon.base.units import Height, TimeMs, View
+from milon.chain.block import Block, Header, compute_header_hash
+from milon.chain.certificate import Certificate, VoteKind
+from milon.consensus.application import EPOCH
+from milon.consensus.blocks import execute_block, verify_body, with_executed
+from milon.consensus.events import Peer
+from milon.consensus.justification import split_certificates
+from milon.consensus.messages import (
+    RANGE_BLOCKS_MAX,
+    RANGE_BLOCKS_MAX_BYTES,
+    RANGE_HEADERS_MAX,
+    BlockRequest,
+    BlockResponse,
+    CertificateBatch,
+    CertificateRequest,
+    Message,
+    RangeRequest,
+    RangeResponse,
+    Status,
+)
+from milon.consensus.state import Ancestor, Request, find_block
+from milon.consensus.tally import take_certificate, verify_once
+from milon.consensus.turn import Turn
+
+GAP_MAX = 4  # blocks fetched one by one, backwards; a wider gap is fetched by height
+REQUESTS_MAX = 64  # things asked for at once; more means that the oldest are no longer wanted
+
+RANGE = b"range"
+CERTIFICATES = b"certificates"
+
+
+def _name_block(block: Digest) -> bytes:
+    return b"block" + block
+
+
+def ask(turn: Turn, name: bytes, message: Message) -> None:
+    """Ask a peer, and another one each time the answer does not come: first whoever brought the matter up."""
+    state = turn.state
+    request = state.requests.get(name)
+    if request is not None and turn.now_ms < request.again_ms:
+        turn.wake_at(request.again_ms)
+        return
+    attempts = 0 if request is None else request.attempts
+    peer: Peer | None = turn.peer if attempts == 0 else None
+    if peer is None and state.peers:
+        peer = state.peers[attempts % len(state.peers)]
+    again_ms = TimeMs(turn.now_ms + turn.config.parameters.delta_ms)
+    others = {key: value for key, value in state.requests.items() if key != name}
+    if len(others) >= REQUESTS_MAX:
+        others.pop(next(iter(others)))
+    turn.update(requests={**others, name: Request(attempts + 1, again_ms)})
+    turn.wake_at(again_ms)
+    turn.send(message, peer)
+
+
+def _answered(turn: Turn, name: bytes) -> None:
+    turn.update(requests={key: value for key, value in turn.state.requests.items() if key != name})
+
+
+def ask_for_certificates(turn: Turn, missing: View) -> None:
+    """Ask for the certificates of a view, and of those below it that the same outage may have taken."""
+    first = View(max(1, turn.state.final_view, missing - 63))
+    ask(turn, CERTIFICATES, CertificateRequest(first, missing))
+
+
+def resolve(turn: Turn, block: Digest) -> Ancestor | None:
+    """What a child of `block` must know, executing it and its ancestors where needed; asks for what is missing.
+
+    None: not now, or not on top of the final chain, or never. A block that a quorum signed and that is invalid here is
+    left alone; `finality` crashes if it becomes final.
+    """
+    path: list[Block] = []
+    cursor = block
+    while cursor != turn.state.tip.hash:
+        state = turn.state
+        entry = state.executed.get(cursor)
+        found = find_block(state, cursor)
+        if cursor in state.refused or (found is not None and found.header.height <= state.tip.height):
+            return None
+        if entry is not None:
+            break
+        if found is None:
+            ask(turn, _name_block(cursor), BlockRequest(cursor))
+            return None
+        path.append(found)
+        if len(path) > GAP_MAX and found.header.height > state.tip.height + 1:
+            ask(turn, RANGE, RangeRequest(Height(state.tip.height + 1)))
+            return None
+        cursor = found.header.parent_hash
+    is_tip = cursor == turn.state.tip.hash
+    parent = turn.state.tip if is_tip else turn.state.executed[cursor].ancestor
+    for found in reversed(path):
+        try:
+            parent = execute(turn, parent, found)
+        except Rejected:
+            return None
+    return parent
+
+
+def execute(turn: Turn, parent: Ancestor, block: Block) -> Ancestor:
+    """Execute a block on top of its parent and remember the effect; `Rejected`, remembered too, where it is invalid."""
+    try:
+        entry = execute_block(turn.config, turn.state, parent, block)
+    except Rejected:
+        refused = {**turn.state.refused, compute_header_hash(block.header): block.header.view}
+        turn.update(refused=refused)
+        raise
+    turn.state = with_executed(turn.state, entry)
+    return entry.ancestor
+
+
+# Answers.
+
+
+def _final_block(turn: Turn, height: Height) -> Block | None:
+    """The final block at a height, from the store or from memory while the store is still writing."""
+    if height > turn.state.tip.height:
+        return None
+    raw = turn.config.store.block_by_height(height)
+    if raw is not None:
+        return decode(Block, raw)
+    for entry in turn.state.executed.values():
+        if entry.ancestor.height == height and _is_final(turn, entry.ancestor.hash):
+            return entry.block
+    return None
+
+
+def _is_final(turn: Turn, block: Digest) -> bool:
+    cursor: Digest | None = turn.state.tip.hash
+    while cursor is not None and cursor != block:
+        entry = turn.state.executed.get(cursor)
+        cursor = None if entry is None else entry.block.header.parent_hash
+    return cursor is not None
+
+
+def _finalization_at(turn: Turn, height: Height) -> Certificate | None:
+    final = turn.state.finalization
+    if final is not None and height == turn.state.tip.height and final.content.block == turn.state.tip.hash:
+        return final
+    raw = turn.config.store.certificate_at(height)
+    return None if raw is None else decode(Certificate, raw)
+
+
+def answer_block(turn: Turn, request: BlockRequest) -> None:
+    """Give out a block by hash, final or not, if it is here."""
+    block = find_block(turn.state, request.block)
+    if block is None:
+        raw = turn.config.store.block_by_hash(request.block)
+        block = None if raw is None else decode(Block, raw)
+    if block is not None:
+        turn.send(BlockResponse(block), turn.peer)
+
+
+def answer_range(turn: Turn, request: RangeRequest) -> None:
+    """Give out final blocks from a height on, as many as fit, with the finalization nearest above the last of them."""
+    blocks: list[Block] = []
+    size = 0
+    best: tuple[int, Certificate] | None = None  # how many blocks the newest finalization among them proves
+    for height in range(max(1, request.first), turn.state.tip.height + 1):
+        block = _final_block(turn, Height(height))
+        size += 0 if block is None else len(encode(block))
+        if block is None or len(blocks) == RANGE_BLOCKS_MAX or (blocks and size > RANGE_BLOCKS_MAX_BYTES):
+            break
+        blocks.append(block)
+        finalization = _finalization_at(turn, Height(height))
+        if finalization is not None:
+            best = (len(blocks), finalization)
+    if best is not None:
+        turn.send(RangeResponse(tuple(blocks[: best[0]]), (), best[1]), turn.peer)
+    elif blocks:
+        _answer_with_headers(turn, tuple(blocks))
+
+
+def _answer_with_headers(turn: Turn, blocks: tuple[Block, ...]) -> None:
+    headers: list[Header] = []
+    for height in range(blocks[-1].header.height + 1, turn.state.tip.height + 1):
+        block = _final_block(turn, Height(height))
+        if block is None or len(headers) == RANGE_HEADERS_MAX:
+            return
+        headers.append(block.header)
+        finalization = _finalization_at(turn, Height(height))
+        if finalization is not None:
+            turn.send(RangeResponse(blocks, tuple(headers), finalization), turn.peer)
+            return
+
+
+def answer_certificates(turn: Turn, request: CertificateRequest) -> None:
+    """Give out the certificates of some views, and the newest finalization where the views lie at or below it."""
+    state = turn.state
+    found: list[Certificate] = []
+    if state.finalization is not None and request.first <= state.final_view:
+        found.append(state.finalization)
+    for held in (state.notarizations, state.nullifications):
+        found.extend(held[view] for view in sorted(held) if request.first <= view <= request.last)
+    if found:
+        turn.send(CertificateBatch(split_certificates(found)[0]), turn.peer)
+
+
+def answer_status(turn: Turn) -> None:
+    """Say how far this node is."""
+    state = turn.state
+    turn.send(Status(state.tip.height, state.finalization), turn.peer)
+
+
+# What was asked for.
+
+
+def take_certificates(turn: Turn, batch: CertificateBatch) -> None:
+    """Certificates from a peer, each as if it had come alone."""
+    _answered(turn, CERTIFICATES)
+    for certificate in batch.certificates:
+        take_certificate(turn, certificate)
+
+
+def take_block(turn: Turn, response: BlockResponse) -> None:
+    """A block that was asked for; any other is dropped. `Rejected` where its body is not its header's."""
+    block = response.block
+    name = compute_header_hash(block.header)
+    if _name_block(name) not in turn.state.requests:
+        return
+    verify_body(turn.config, block)
+    _answered(turn, _name_block(name))
+    if find_block(turn.state, name) is None and block.header.height > turn.state.tip.height:
+        turn.update(bodies={**turn.state.bodies, name: block})
+
+
+def take_status(turn: Turn, status: Status) -> None:
+    """A peer's newest finalization is news like any other."""
+    if status.finalization is not None:
+        take_certificate(turn, status.finalization)
+
+
+def verify_range(turn: Turn, response: RangeResponse) -> None:
+    """Raise `Rejected` unless the blocks are a chain that the finalization makes final; roots are not checked here."""
+    blocks, content = response.blocks, response.finalization.content
+    require(bool(blocks) and len(blocks) <= RANGE_BLOCKS_MAX, Reason.OUT_OF_RANGE, f"{len(blocks)} blocks")
+    require(len(response.headers) <= RANGE_HEADERS_MAX, Reason.TOO_LARGE, f"{len(response.headers)} headers")
+    require(content.kind is VoteKind.FINALIZE and content.epoch == EPOCH, Reason.BAD_PROOF, "no finalization")
+    headers = [block.header for block in blocks] + list(response.headers)
+    for parent, child in pairwise(headers):
+        is_child = child.parent_hash == compute_header_hash(parent) and child.height == parent.height + 1
+        require(is_child, Reason.BAD_PROOF, f"height {child.height} does not follow")
+    require(compute_header_hash(headers[-1]) == content.block, Reason.BAD_PROOF, "the finalization names another block")
+    for block in blocks:
+        verify_body(turn.config, block)
+    verify_once(turn, response.finalization)
+
+
+def take_range(turn: Turn, response: RangeResponse) -> Ancestor | None:
+    """Execute final blocks that were asked for; the last one, to be committed with those below it, or None if no news.
+
+    `Rejected` where the answer proves nothing. A final block that is invalid here ends the node (RuntimeError): its
+    rules differ from the network's or its store is damaged, and going on would hide that.
+    """
+    if RANGE not in turn.state.requests:
+        return None
+    verify_range(turn, response)
+    _answered(turn, RANGE)
+    take_certificate(turn, response.finalization)
+    news = [block for block in response.blocks if block.header.height > turn.state.tip.height]
+    if not news:
+        return None
+    if news[0].header.parent_hash != turn.state.tip.hash:
+        raise RuntimeError(f"two final chains: {news[0].header.parent_hash.hex()} is not this node's final block")
+    parent = turn.state.tip
+    for block in news:
+        entry = turn.state.executed.get(compute_header_hash(block.header))
+        try:
+            parent = execute(turn, parent, block) if entry is None else entry.ancestor
+        except Rejected as error:
+            raise RuntimeError(f"final block {block.header.height} is invalid here: {error}") from error
+    return parent
