@@ -1,0 +1,137 @@
+"""A visitor on the network: connects, asks, checks and leaves; it keeps no chain and has no stake."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from milon.base.errors import Reason, Rejected
+from milon.base.ids import Digest
+from milon.base.signing import SecretKey
+from milon.base.units import Height
+from milon.chain.genesis import Genesis
+from milon.node.blob_room import BlobRoom
+from milon.node.folder import NodeFolder
+from milon.node.keys import generate_key
+from milon.node.runner import read_clock_ms
+from milon.node.tasks import TaskContext
+from milon.node.verify import Verifier, VerifyReport, fetch_block, fetch_genesis
+from milon.node.work_progress import WorkBoard
+from milon.node.workers import Worker
+from milon.p2p.blob_store import BlobStore
+from milon.p2p.blobs import BlobClient
+from milon.p2p.discovery import PEERS_TOPIC, Discovery
+from milon.p2p.libp2p_transport import LibP2PTransport
+from milon.p2p.settings import TransportSettings
+from milon.p2p.transport import Transport
+
+_LOG = logging.getLogger(__name__)
+
+CONNECT_S = 10.0  # one bootstrap address
+MESH_S = 3.0  # to hear of more peers than the bootstrap ones: several may serve states
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A connected visitor."""
+
+    transport: Transport  # with at least one peer
+    key: SecretKey  # made for this visit
+    genesis: Genesis  # checked against its hash
+
+
+@asynccontextmanager
+async def visiting(bootstrap: Sequence[str], genesis_hash: Digest) -> AsyncIterator[Visit]:
+    """Connect to the chain of that genesis; `Rejected(UNAVAILABLE)` where no address answers."""
+    key = generate_key()
+    settings = TransportSettings(seed=key.seed, chain=genesis_hash, topics=(PEERS_TOPIC,))
+    transport = LibP2PTransport(settings)
+    discovery = Discovery(
+        transport, settings, bootstrap=bootstrap, now_ms=read_clock_ms, jitter=random.SystemRandom().random
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(transport.run))
+        refusals: list[str] = []
+        for address in bootstrap:
+            try:
+                await transport.connect(address, timeout_s=CONNECT_S)
+            except Rejected as error:
+                refusals.append(f"{address}: {error.detail}")
+        if not transport.peers():
+            raise Rejected(Reason.UNAVAILABLE, "no bootstrap address answers: " + "; ".join(refusals))
+        nursery.start_soon(discovery.run)
+        nursery.start_soon(_drain, transport)
+        genesis = await fetch_genesis(transport, genesis_hash)
+        with trio.move_on_after(MESH_S):
+            while len(transport.peers()) < len(discovery.known_addresses()) or len(transport.peers()) < 2:
+                await trio.sleep(0.05)
+        yield Visit(transport, key, genesis)
+        nursery.cancel_scope.cancel()
+
+
+async def _drain(transport: Transport) -> None:
+    """A visitor takes no part in consensus: what it is told unasked, it lets go."""
+    async for _ in transport.received():
+        pass
+
+
+async def verify_block_async(
+    name: Height | Digest,
+    bootstrap: Sequence[str],
+    genesis_hash: Digest,
+    folder: Path,
+    segments_max: int | None,
+    threads: int,
+    device: str,
+    say: Callable[[str], None],
+) -> VerifyReport:
+    """See `verify_block`."""
+    place = NodeFolder(folder)
+    for path in (place.blobs, place.work):
+        await trio.Path(path).mkdir(parents=True, exist_ok=True)
+    say("connecting")
+    async with visiting(bootstrap, genesis_hash) as visit:
+        say(f"connected to {len(visit.transport.peers())} peers; fetching the block and its certificate")
+        answer = await fetch_block(visit.transport, visit.genesis, name)
+        worker = Worker(threads, device, folder / "worker.log")
+        try:
+            blob_store = BlobStore(place.blobs)
+            context = TaskContext(
+                key=visit.key,
+                parameters=visit.genesis.parameters,
+                blobs=BlobRoom(blob_store, BlobClient(visit.transport, blob_store), visit.transport),
+                work=worker.run,
+                folder=place.work,
+                board=WorkBoard(),
+                adversary="",
+                will_accept=False,
+            )
+            return await Verifier(context, visit.transport, say).verify(answer, segments_max)
+        finally:
+            await worker.stop()
+
+
+def verify_block(
+    name: Height | Digest,
+    *,
+    bootstrap: Sequence[str],
+    genesis_hash: Digest,
+    folder: Path,
+    segments_max: int | None = None,
+    threads: int = 1,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
+) -> VerifyReport:
+    """Check a block, by height or header hash, from nothing but bootstrap addresses and the genesis hash.
+
+    `folder` keeps what was fetched; `segments_max` bounds the replays (None: all). Raises `Rejected` where the block
+    cannot be checked: nobody answers, the data is not to be had, the disk is full.
+    """
+    return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, segments_max, threads, device, say)
