@@ -119,19 +119,19 @@ async def verify_block_async(
 
 
 def verify_block(
-    name: Height | Digest,
-    *,
+    folder: Path,
     bootstrap: Sequence[str],
     genesis_hash: Digest,
-    folder: Path,
-    segments_max: int | None = None,
+    name: Height | Digest,
+    *,
+    segments: int | None = None,
     threads: int = 1,
     device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
 ) -> VerifyReport:
     """Check a block, by height or header hash, from nothing but bootstrap addresses and the genesis hash.
 
-    `folder` keeps what was fetched; `segments_max` bounds the replays (None: all). Raises `Rejected` where the block
-    cannot be checked: nobody answers, the data is not to be had, the disk is full.
+    `folder` keeps what was fetched; `segments` bounds the replays (None: all). Raises `Rejected` where the block cannot
+    be checked: nobody answers, the data is not to be had, the disk is full.
     """
-    return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, segments_max, threads, device, say)
+    return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, segments, threads, device, say)
