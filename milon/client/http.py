@@ -18,6 +18,7 @@ from milon.base.ids import AccountId
 from milon.base.signing import SecretKey
 from milon.base.units import Amount, Nonce
 from milon.chain.transaction import Action, Transaction, TransactionBody, sign_transaction
+from milon.client.refusals import NoNode, Refused
 
 Json = dict[str, Any]
 
@@ -27,14 +28,6 @@ POLL_S = 0.2  # a fraction of a block time
 _ATTEMPTS_MAX = 3  # a nonce may be taken by another transaction of the same account meanwhile
 
 
-class NoNode(Exception):
-    """Nothing answers at the address."""
-
-
-class Refused(Rejected):
-    """The node or the chain said no, with its reason; bad input found on this side is a plain `Rejected`."""
-
-
 class NodeClient:
     """Talks to one node; use it as a context manager, or `close` it."""
 
@@ -42,7 +35,7 @@ class NodeClient:
         """`url` as `http://127.0.0.1:PORT`; the token is needed for whatever spends."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url
-        # No proxy settings from the environment: the node is on this machine.
+        # The node is on this machine: no proxies from the environment, and no certificates to load.
         self._http = httpx.Client(
             base_url=url,
             headers=headers,

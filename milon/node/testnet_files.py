@@ -17,7 +17,7 @@ from milon.chain.genesis import Genesis, GenesisAccount, compute_genesis_hash, v
 from milon.chain.params import Parameters
 from milon.node.config import Config, save_config
 from milon.node.folder import PRIVATE, NodeFolder, read_file, refusing_os_errors, write_file
-from milon.node.keys import ensure_token, generate_key, write_key
+from milon.node.keys import ensure_token, generate_key, read_account, write_key
 from milon.p2p.identity import compute_peer_id
 
 NODES_MAX = 64  # of one machine; each is a process with a worker beside it
@@ -82,6 +82,11 @@ class Testnet:
         while (self.root / f"node{count}").is_dir():
             count += 1
         return tuple(NodeFolder(self.root / f"node{index}") for index in range(count))
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The nodes' accounts in hexadecimal, in order of index."""
+        return tuple(read_account(folder.validator_key).hex() for folder in self.nodes)
 
 
 def load_testnet(root: Path) -> Testnet:

@@ -12,7 +12,8 @@ from milon.base.ids import JobId
 from milon.base.signing import secret_key_from
 from milon.base.units import Amount
 from milon.chain.transaction import Transfer
-from milon.client.http import NodeClient, NoNode
+from milon.client.http import NodeClient
+from milon.client.refusals import NoNode, Refused
 from tests.api.fake_node import ACCOUNTS, JOB, make_job
 from tests.api.serving import TOKEN, Served, serving
 
@@ -58,7 +59,7 @@ def test_a_refusal_keeps_its_reason(served: Served) -> None:
         client.send(key, Transfer(ACCOUNTS[0], Amount(3)))
     assert refusal.value.reason is Reason.NOT_ALLOWED
     served.node.problem = "insufficient-funds: 3 where 0 are"
-    with NodeClient(served.url, TOKEN) as client, pytest.raises(Rejected) as refusal:
+    with NodeClient(served.url, TOKEN) as client, pytest.raises(Refused) as refusal:
         client.wait_receipt(client.send(key, Transfer(ACCOUNTS[0], Amount(3))))
     assert (refusal.value.reason, refusal.value.detail) == (Reason.INSUFFICIENT_FUNDS, "3 where 0 are")
 

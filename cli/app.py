@@ -1,0 +1,92 @@
+"""The `milon` command: puts the nouns together, and turns what went wrong into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from milon.base.errors import Rejected
+from milon.client.refusals import NoNode, Refused
+
+from . import account, block, demo, genesis, job, keys, model, node, testnet
+from .exits import Exit
+from .output import print_error
+
+app = typer.Typer(
+    name="milon",
+    help="Train PyTorch models on machines that do not trust each other, and check the result to the bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_ENDING = "Exit codes: 0 done, 1 the answer is no, 2 cannot be done, 3 refused by the node or the chain, 4 no node."
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from milon import __version__
+
+        print(f"milon {__version__}")
+        raise typer.Exit(Exit.OK)
+
+
+@app.callback(epilog=_ENDING)
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Train PyTorch models on machines that do not trust each other, and check the result to the bit."""
+
+
+for noun in (node, keys, genesis, testnet, job, block, model, account, demo):
+    noun.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    is_json = "--json" in words and words[:1] != ["demo"]
+    try:
+        app(words, prog_name="milon")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else Exit.OK if ending.code is None else Exit.CANNOT
+    except KeyboardInterrupt:
+        print("\nmilon: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error of ours
+        return Exit.OK
+    except NoNode as error:
+        print_error("no-node", str(error), is_json)
+        return Exit.NO_NODE
+    except Rejected as refusal:
+        return _refuse(refusal, is_json)
+    except ExceptionGroup as group:
+        return _refuse(find_refusal(group), is_json)
+    except OSError as error:
+        print_error("unavailable", f"{error.filename or 'the system'}: {error.strerror}", is_json)
+        return Exit.CANNOT
+    return Exit.OK
+
+
+def _refuse(refusal: Rejected, is_json: bool) -> int:
+    print_error(refusal.reason.value, refusal.detail, is_json)
+    return Exit.REFUSED if isinstance(refusal, Refused) else Exit.CANNOT
+
+
+def find_refusal(group: ExceptionGroup[Exception]) -> Rejected:
+    """The refusal that ended a group of tasks; the group itself is raised again where anything else is in it."""
+    refusals, others = group.split(Rejected)
+    if others is not None or refusals is None:
+        raise group
+    inner: BaseException = refusals
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    if not isinstance(inner, Rejected):
+        raise group
+    return inner

@@ -1,0 +1,71 @@
+"""`milon join`: run a node."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import DEFAULT_NODE, BootstrapOption, DataOption
+
+if TYPE_CHECKING:
+    from milon.node.config import Config
+    from milon.node.folder import NodeFolder
+
+
+def join(
+    root: DataOption = DEFAULT_NODE,
+    bootstrap: BootstrapOption = None,
+    genesis: Annotated[Path | None, typer.Option(help="Genesis file of the chain.")] = None,
+    genesis_hash: Annotated[str, typer.Option(help="Its hash; enough, the file then comes from a peer.")] = "",
+    role: Annotated[str | None, typer.Option(help="validator, trainer or full.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto or cpu: where training runs.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the worker.")] = None,
+    listen_host: Annotated[str | None, typer.Option(help="IP address for other nodes.")] = None,
+    listen_port: Annotated[int | None, typer.Option(help="TCP port for other nodes; 0: a free one.")] = None,
+    api_port: Annotated[int | None, typer.Option(help="TCP port of the HTTP API; 0: a free one.")] = None,
+) -> None:
+    """Run a node until Ctrl-C or `milon stop`. The folder is made where there is none; options given are kept in it."""
+    from milon.base.errors import Reason, require
+    from milon.node.config import Config, load_config, save_config
+    from milon.node.folder import NodeFolder
+
+    from .prepare_folder import prepare_folder
+
+    folder = NodeFolder(root)
+    given: dict[str, Any] = {
+        "bootstrap": tuple(bootstrap) if bootstrap else None,
+        "genesis_hash": genesis_hash.lower() or None,
+        "role": role,
+        "device": device,
+        "threads": threads,
+        "listen_host": listen_host,
+        "listen_port": listen_port,
+        "api_port": api_port,
+    }
+    current = load_config(folder) if folder.config.exists() else Config()
+    old_hash, new_hash = current.genesis_hash, given["genesis_hash"]
+    is_same = not old_hash or new_hash in (None, old_hash)
+    require(is_same, Reason.WRONG_CHAIN, f"{root} belongs to chain {old_hash[:8]}; name another folder with --data")
+    config = dataclasses.replace(current, **{name: value for name, value in given.items() if value is not None})
+    if folder.config.exists() and config != current:
+        save_config(folder, config)
+    config = prepare_folder(folder, config, genesis)
+    is_known = folder.genesis.exists() or (config.genesis_hash and config.bootstrap)
+    require(
+        bool(is_known),
+        Reason.UNAVAILABLE,
+        "which chain? give --genesis FILE, or --bootstrap ADDRESS and --genesis-hash",
+    )
+    raise typer.Exit(_run(folder, config))
+
+
+def _run(folder: NodeFolder, config: Config) -> int:
+    from milon.api.server import make_server
+    from milon.node.keys import load_token
+    from milon.node.wiring import run_node
+
+    server = make_server(load_token(folder), config.api_port, folder.work, config.blob_bytes_max)
+    return run_node(folder.root, config, server)
