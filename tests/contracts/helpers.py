@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import pytest
+
 from milon.base.codec import encode
+from milon.base.errors import Reason, Rejected
 from milon.base.hashing import digest
-from milon.base.ids import AccountId, ClaimId, Digest, JobId, Signature
+from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.signing import SecretKey, secret_key_from, sign
-from milon.base.units import Amount, Count, Height, Nonce, Round, TimeMs
+from milon.base.units import Amount, Count, Height, Nonce, TimeMs
 from milon.chain.genesis import Genesis, GenesisAccount, verify_genesis
 from milon.chain.learning import ClosedRound
 from milon.chain.params import Parameters
@@ -32,8 +35,8 @@ from milon.chain.transaction import (
     compute_transaction_hash,
     sign_transaction,
 )
-from milon.contracts.accounts import load_account, load_supply, load_validators
-from milon.contracts.apply import Applied, BlockContext, apply_block, compute_genesis_ledger
+from milon.contracts.accounts import load_account, load_supply
+from milon.contracts.apply import Applied, BlockContext, apply_block, compute_genesis_ledger, select_transactions
 from milon.contracts.claims import load_claim
 from milon.contracts.duties import (
     AggregateDuty,
@@ -48,7 +51,18 @@ from milon.contracts.duties import (
     compute_duties,
 )
 from milon.contracts.jobs import load_job
-from milon.contracts.records import Account, ClaimRecord, Job, JobStatus, OpenRound, open_round_key
+from milon.contracts.records import (
+    SUPPLY_KEY,
+    Account,
+    ClaimRecord,
+    ClaimStatus,
+    Job,
+    JobStatus,
+    OpenRound,
+    Phase,
+    account_key,
+    open_round_key,
+)
 from milon.pol.aggregation import Rule
 from milon.pol.claim import SegmentRecord, commit_trace, compute_records_root, key_traces
 from milon.pol.sampling import draw_sample
@@ -365,28 +379,75 @@ def start_job(world: World, **terms: object) -> JobId:
     return world.chain.submit(world.chain.others[0], make_spec(**terms))
 
 
-def is_training(record: Job) -> bool:
-    """Whether a round is open; give it a block or two for its seed."""
-    return record.status is JobStatus.RUNNING
-
-
-def bad_signature(transaction: Transaction) -> Transaction:
-    """The same body, signed for another domain."""
+def sign_by_another(transaction: Transaction) -> Transaction:
+    """The same body under somebody else's signature."""
     raw = encode(transaction.body)
     return Transaction(transaction.body, sign(secret_key_from("nobody"), "transaction", CHAIN_ID, raw))
 
 
-def total_power(chain: Chain) -> int:
-    """Of all validators."""
-    return sum(entry.power for entry in load_validators(chain.ledger).validators)
-
-
 NO_CLAIM = ClaimId(bytes(32))
 NO_JOB = JobId(bytes(32))
-ROUND_ZERO = Round(0)
-NO_SIGNATURE = Signature(bytes(64))
 
 
 def account_id(number: int) -> AccountId:
     """Somebody nobody has the key of."""
     return AccountId(number.to_bytes(32, "big"))
+
+
+def assert_refused(chain: Chain, key: SecretKey, action: Action, reason: Reason, detail: str = "") -> None:
+    """The action is refused with that reason, and its block differs from an empty one by fee and nonce alone.
+
+    The chain itself does not move.
+    """
+    context = chain.context()
+    empty = apply_block(chain.ledger, context, ()).ledger
+    applied = apply_block(chain.ledger, context, (chain.sign(key, action),))
+    problem = applied.receipts[0].problem
+    assert problem.startswith(f"{reason.value}: "), problem
+    assert detail in problem, problem
+    account, supply = load_account(empty, key.account), load_supply(empty)
+    charged = replace(account, nonce=Nonce(account.nonce + 1), balance=Amount(account.balance - 1))
+    expected = {
+        **empty.changes,
+        account_key(key.account): encode(charged),
+        SUPPLY_KEY: encode(replace(supply, burned=Amount(supply.burned + 1))),
+    }
+    assert dict(applied.ledger.changes) == expected
+
+
+def assert_inadmissible(chain: Chain, transaction: Transaction, reason: Reason) -> None:
+    """The transaction makes any block with it invalid, and no proposer puts it into one."""
+    with pytest.raises(Rejected) as refusal:
+        apply_block(chain.ledger, chain.context(), (transaction,))
+    assert refusal.value.reason is reason, refusal.value
+    assert select_transactions(chain.ledger, chain.context(), (transaction,)) == ()
+
+
+def until(world: World, is_there: Callable[[], bool], blocks_max: int = 60) -> None:
+    """Blocks until `is_there`."""
+    for _ in range(blocks_max):
+        if is_there():
+            return
+        world.step()
+    raise AssertionError(f"not there after {blocks_max} blocks")
+
+
+def reach_claims(world: World, job: JobId, status: ClaimStatus, count: int = 4) -> tuple[ClaimRecord, ...]:
+    """Blocks until `count` claims of the open round have that status; all of the round's claims."""
+
+    def claims() -> tuple[ClaimRecord, ...]:
+        opened = world.chain.ledger.load(open_round_key(job), OpenRound)
+        return tuple(load_claim(world.chain.ledger, claim) for claim in opened.claims) if opened else ()
+
+    until(world, lambda: sum(claim.status is status for claim in claims()) >= count)
+    return claims()
+
+
+def reach_phase(world: World, job: JobId, phase: Phase) -> OpenRound:
+    """Blocks until the open round is in that phase."""
+
+    def opened() -> OpenRound | None:
+        return world.chain.ledger.load(open_round_key(job), OpenRound)
+
+    until(world, lambda: (found := opened()) is not None and found.phase is phase)
+    return world.chain.round(job)
