@@ -80,6 +80,26 @@ class Tree:
     below: Tree | None
 
 
+@wire("test-even/1")
+@dataclass(frozen=True, slots=True)
+class Even:
+    """A record that checks itself."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number % 2:
+            raise Rejected(Reason.DOES_NOT_FIT, "an odd number")
+
+
+@wire("test-evens/1")
+@dataclass(frozen=True, slots=True)
+class Evens:
+    """A record that holds such records."""
+
+    all: tuple[Even, ...]
+
+
 numbers = st.integers(-(1 << 63), (1 << 63) - 1)
 digests = st.binary(min_size=32, max_size=32)
 points = st.builds(Point, numbers, st.none() | numbers)
@@ -295,6 +315,16 @@ def test_values_that_are_not_for_the_wire_are_a_programming_error() -> None:
     for value in (1.5, [1], {1: 2}, {1}, object(), bytearray(b"x")):
         with pytest.raises(TypeError):
             encode(value)
+
+
+def test_a_refusal_names_the_field() -> None:
+    raw = cbor2.dumps(["test-circle/1", ["test-point/1", "x", None], 1])
+    with pytest.raises(Rejected, match=r"wrong-type: Circle\.centre\.x: expected int, found str"):
+        decode(Circle, raw)
+    raw = cbor2.dumps(["test-evens/1", [["test-even/1", 2], ["test-even/1", 3]]])
+    with pytest.raises(Rejected, match=r"does-not-fit: Evens\.all: an odd number"):
+        decode(Evens, raw)
+    assert decode(Evens, encode(Evens((Even(2), Even(-4))))) == Evens((Even(2), Even(-4)))
 
 
 # ---- bombs ----
