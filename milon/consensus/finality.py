@@ -7,10 +7,10 @@ from dataclasses import replace
 from milon.base.codec import encode
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Height, Nonce
+from milon.chain.learning import BlockReport
 from milon.consensus.blocks import ledger_after
 from milon.consensus.effects import CommitBlocks, FinalizedBlock, PruneLog
 from milon.consensus.mempool import drop_stale
-from milon.consensus.messages import BlockReceipts
 from milon.consensus.state import Ancestor, Executed, State
 from milon.consensus.sync import resolve
 from milon.consensus.tally import forget_below_final
@@ -64,7 +64,7 @@ def _make_effect(state: State, path: list[Executed]) -> CommitBlocks:
     commit = Commit(
         blocks=tuple((entry.ancestor.height, entry.ancestor.hash, encode(entry.block)) for entry in path),
         certificates=((last.height, encode(final)),) if is_certified else (),
-        receipts=tuple((entry.ancestor.height, encode(BlockReceipts(entry.receipts))) for entry in path),
+        receipts=tuple((entry.ancestor.height, encode(BlockReport(entry.receipts, entry.closed))) for entry in path),
         changes=changes,
         nodes=nodes,
         tip=(last.height, last.hash),

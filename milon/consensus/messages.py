@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from milon.base.codec import SIZE_MAX_BYTES, decode, encode, wire
 from milon.base.ids import Digest
 from milon.base.units import Count, Height, View
-from milon.chain.block import Block, Header, Receipt
+from milon.chain.block import Block, Header
 from milon.chain.certificate import Certificate, Vote
 
 MESSAGE_MAX_BYTES = SIZE_MAX_BYTES  # a block of 2 MiB, its justification of 1 MiB, and room
@@ -176,11 +176,3 @@ def view_of_record(record: LogRecord) -> View:
     if isinstance(record, LoggedBlock):
         return record.block.header.view
     return record.certificate.content.view
-
-
-@wire("block-receipts/1")
-@dataclass(frozen=True, slots=True)
-class BlockReceipts:
-    """What the store keeps under a height beside the block."""
-
-    receipts: tuple[Receipt, ...]  # one a transaction
