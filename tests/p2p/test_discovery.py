@@ -134,12 +134,13 @@ async def test_a_peer_that_tells_lies_about_peers_is_counted(network: Network) -
     liar.serve(Channel.PEERS, respond)
     await network.start(liar)
     await connect(liar, node.transport)
-    await wait_until(lambda: rejects() == 1)
+    await wait_until(lambda: rejects() >= 1)
     for payload in (b"junk", encode(PeersRequest(announce(KEY, CHAIN, (ADDRESS,), TimeMs(now_ms()))))):
         with pytest.raises(Rejected):
             await liar.request(node.transport.peer_id, Channel.PEERS, payload, timeout_s=DEADLINE_S)
+    before = rejects()
     node.discovery.hear(Received(liar.peer_id, Channel.GOSSIP, b"junk", PEERS_TOPIC))
-    assert rejects() == 2
+    assert rejects() == before + 1
     assert node.discovery.known_addresses() == ()
 
 
