@@ -181,7 +181,8 @@ def apply_aggregate_vote(draft: Draft, sender: AccountId, action: AggregateVote)
         if claim.status is ClaimStatus.ACCEPTED
     ]
     named = sorted([*outcome.accepted, *(refusal.trainer for refusal in outcome.refused)])
-    require(named == sorted(accepted), Reason.DIFFERS, "the outcome does not name the round's accepted claims")
+    is_complete = named == sorted(accepted) or (bool(outcome.void) and all(entry in accepted for entry in named))
+    require(is_complete, Reason.DIFFERS, "the outcome does not name the round's accepted claims")
     is_sound = not outcome.void or (outcome.state == record.state and not outcome.accepted)
     require(is_sound, Reason.DIFFERS, "a void round changes no state and accepts nobody")
     words = [outcome.void, *(refusal.reason for refusal in outcome.refused)]
