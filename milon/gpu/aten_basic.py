@@ -221,6 +221,22 @@ for _name in ("amax", "amin"):
     )
 
 
+def _any_of(walk: Walk, value: int, axes: tuple[int, ...], keepdim: bool) -> Value:
+    counted = walk.builder.cast(value, DType.INT64)
+    return Value(walk.builder.cast(walk.builder.node("amax", counted, attributes=(axes, (int(keepdim),))), DType.BOOL))
+
+
+@register(BASIC, "any")
+def _any(walk: Walk, value: Value, axes: Any = None, keepdim: bool = False) -> Value:
+    return _any_of(walk, walk.number(value, DType.BOOL), _axes(walk, value, axes), keepdim)
+
+
+@register(BASIC, "all")
+def _all(walk: Walk, value: Value, axes: Any = None, keepdim: bool = False) -> Value:
+    opposite = walk.builder.node("not", walk.number(value, DType.BOOL))
+    return walk.node("not", _any_of(walk, opposite, _axes(walk, value, axes), keepdim).number)
+
+
 @register(BASIC, "max.default")
 def _max_of_all(walk: Walk, value: Value) -> Value:
     return walk.node("amax", value.number, attributes=(_axes(walk, value, None), (0,)))
@@ -347,7 +363,10 @@ def _filled(walk: Walk, number: Any) -> Value:
 register(BASIC, "full", "full_like", "fill")(lambda walk, like, number, **named: _filled(walk, number))
 register(BASIC, "new_full")(lambda walk, like, size, number, **named: _filled(walk, number))
 register(BASIC, "scalar_tensor")(lambda walk, number, **named: _filled(walk, number))
-register(BASIC, "zeros", "zeros_like", "new_zeros")(lambda walk, *like, **named: _filled(walk, 0))
+# Memory that is about to be written counts as zeros until then.
+register(BASIC, "zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_permuted")(
+    lambda walk, *like, **named: _filled(walk, 0)
+)
 register(BASIC, "ones", "ones_like", "new_ones")(lambda walk, *like, **named: _filled(walk, 1))
 
 

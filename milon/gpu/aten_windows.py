@@ -198,3 +198,35 @@ def _scatter_add(walk: Walk, value: Value, axis: int, indices: Value, source: Va
     attributes = ((axis,), (walk.shape(value)[axis],))
     spread = walk.node("scatter_sum", source.number, indices.number, attributes=attributes)
     return walk.node("add", value.number, spread.number)
+
+
+def _lines(walk: Walk, indices: Value, width: int) -> int:
+    """Row numbers of any shape as [rows, width], each repeated along its row."""
+    rows = 1
+    for size in walk.shape(indices):
+        rows *= size
+    return walk.builder.expand(walk.builder.reshape(indices.number, (rows, 1)), (rows, width))
+
+
+@register(WINDOW, "embedding")
+def _embedding(walk: Walk, weight: Value, indices: Value, *ignored: Any) -> Value:
+    lines = _lines(walk, indices, walk.shape(weight)[1])
+    picked = walk.builder.node("gather", weight.number, lines, attributes=((0,),))
+    return Value(walk.builder.reshape(picked, walk.result_shape()))
+
+
+@register(WINDOW, "embedding_dense_backward")
+def _embedding_backward(
+    walk: Walk, gradient: Value, indices: Value, rows: int, padding: int, scaled: bool = False
+) -> Value:
+    """Rule N3 per weight; the row at `padding` has no gradient."""
+    if scaled:
+        raise Rejected(Reason.UNSUPPORTED, "scale_grad_by_freq; nearest supported: scale_grad_by_freq=False")
+    builder = walk.builder
+    width = walk.shape(gradient)[-1]
+    lines = _lines(walk, indices, width)
+    terms = builder.reshape(gradient.number, builder.shape_of(lines))
+    if padding >= 0:
+        padded = builder.node("eq", lines, walk.number(padding))
+        terms = builder.node("where", padded, walk.number(0.0), terms)
+    return walk.node("scatter_sum", terms, lines, attributes=((0,), (rows,)))

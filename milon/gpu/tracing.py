@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 
 from milon.base.errors import Reason, Rejected
@@ -46,6 +49,7 @@ def _addcdiv(start: Tensor, left: Tensor, right: Tensor, *, value: float = 1) ->
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table.update(get_decompositions(_MORE))
+    table.pop(aten.embedding_dense_backward.default, None)  # a scatter with one right answer, not index_put
     table.update({aten.lerp.Scalar: _lerp, aten.addcmul.default: _addcmul, aten.addcdiv.default: _addcdiv})
     return table
 
@@ -122,9 +126,10 @@ def trace(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.Gra
         )(*inputs)
         second.graph.eliminate_dead_code()
         return second
-    except torch._subclasses.fake_tensor.DataDependentOutputException as error:
-        detail = f"operation {error.func}: the graph would depend on a tensor's value; nearest supported: torch.where"
-        raise Rejected(Reason.UNSUPPORTED, detail) from error
+    except (DataDependentOutputException, GuardOnDataDependentSymNode) as error:
+        line = _line_of_error(error)
+        detail = "a branch, a size or a plain number taken from a tensor's value; nearest supported: torch.where"
+        raise Rejected(Reason.UNSUPPORTED, detail + (f" ({line})" if line else "")) from error
 
 
 def find_line(function: Callable[..., list[Tensor]], inputs: list[Tensor], operation: str) -> str:
@@ -137,6 +142,14 @@ def find_line(function: Callable[..., list[Tensor]], inputs: list[Tensor], opera
             if places:
                 return f"{lines[places[-1]]}: {lines[places[-1] + 1]}"
     return ""
+
+
+def _line_of_error(error: Exception) -> str:
+    """The innermost line of the user's code that an error passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f'File "{frame.filename}", line {frame.lineno}, in {frame.name}: {frame.line}' for frame in frames]
+    users = [line for line in lines if _is_users(line)]
+    return users[-1] if users else ""
 
 
 def _is_users(frame: str) -> bool:

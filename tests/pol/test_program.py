@@ -1,0 +1,195 @@
+"""Programs as values: what checks, what is refused and how, and that no mutation gets further than a refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from milon.base.codec import decode, encode
+from milon.base.errors import Reason, Rejected
+from milon.pol.program import (
+    NUMERICS,
+    Budget,
+    Constant,
+    Input,
+    InputRole,
+    Node,
+    Output,
+    OutputRole,
+    Program,
+    ProgramKind,
+    compute_last_uses,
+    compute_program_digest,
+    compute_types,
+    describe_operations,
+    verify_program,
+)
+from milon.pol.shapes import DType, TensorType
+
+VECTORS = Path(__file__).parent.parent / "vectors" / "program.json"
+FLOAT = DType.FLOAT32
+
+
+def tiny_training() -> Program:
+    """One step of w <- w - 0.5 dL/dw for L = sum((x w)^2), by hand."""
+    inputs = (
+        Input("model.weight", InputRole.STATE, FLOAT, (3, 1)),
+        Input("batch.0", InputRole.BATCH, FLOAT, (4, 3)),
+    )
+    constants = (
+        Constant(FLOAT, (), bytes.fromhex("0000003f")),
+        Constant(FLOAT, (), bytes.fromhex("00000040")),
+    )
+    nodes = (
+        Node("matmul", (1, 0), ()),  # 4: x w
+        Node("mul", (4, 4), ()),  # 5
+        Node("sum", (5,), ((0, 1), (0,))),  # 6: loss
+        Node("mul", (4, 3), ()),  # 7: dL/d(x w)
+        Node("permute", (1,), ((1, 0),)),  # 8
+        Node("matmul", (8, 7), ()),  # 9: dL/dw
+        Node("mul", (9, 2), ()),  # 10
+        Node("sub", (0, 10), ()),  # 11
+    )
+    outputs = (
+        Output(OutputRole.LOSS, "", 6),
+        Output(OutputRole.GRADIENT, "model.weight", 9),
+        Output(OutputRole.NEW_STATE, "model.weight", 11),
+    )
+    return Program(ProgramKind.TRAIN, NUMERICS, 21, inputs, constants, nodes, outputs)
+
+
+def replace_node(program: Program, place: int, node: Node) -> Program:
+    nodes = (*program.nodes[:place], node, *program.nodes[place + 1 :])
+    return dataclasses.replace(program, nodes=nodes)
+
+
+def refusal(program: Program, budget: Budget | None = None) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        verify_program(program, budget or Budget())
+    return caught.value
+
+
+def test_a_program_checks_and_travels() -> None:
+    program = tiny_training()
+    cost = verify_program(program, Budget())
+    assert cost.operations > 2 * 4 * 3 * 2 and cost.memory_bytes > program.inputs[1].shape[0] * 12
+    assert decode(Program, encode(program)) == program
+    assert compute_types(program)[9] == TensorType(FLOAT, (3, 1))
+    assert compute_last_uses(program)[:4] == (7, 4, 6, 3)
+
+
+def test_the_encoding_is_the_recorded_one() -> None:
+    recorded = json.loads(VECTORS.read_text())
+    assert encode(tiny_training()).hex() == recorded["tiny_training"]
+    assert compute_program_digest(tiny_training()).hex() == recorded["tiny_training_digest"]
+
+
+BAD_NODES = [
+    (Node("launch", (0,), ()), Reason.UNSUPPORTED, "no operation 'launch'"),
+    (Node("matmul", (1, 0, 0), ()), Reason.MALFORMED, "3 operands"),
+    (Node("matmul", (1, 0), ((1,),)), Reason.MALFORMED, "1 attributes"),
+    (Node("matmul", (1, 1), ()), Reason.DOES_NOT_FIT, "product of"),
+    (Node("matmul", (1, 4), ()), Reason.MALFORMED, "not there yet"),
+    (Node("matmul", (1, -1), ()), Reason.MALFORMED, "not there yet"),
+    (Node("and", (1, 1), ()), Reason.WRONG_TYPE, "bool"),
+    (Node("cast", (1,), ((3,),)), Reason.OUT_OF_RANGE, "element type"),
+    (Node("sum", (1,), ((1, 0), (0,))), Reason.NOT_CANONICAL, "ascend"),
+    (Node("sum", (1,), ((0,), (2,))), Reason.OUT_OF_RANGE, "flag"),
+    (Node("expand", (0,), ((1 << 40, 3, 1),)), Reason.OUT_OF_RANGE, "axis of size"),
+    (Node("expand", (0,), ((1 << 20, 1 << 20, 3, 1),)), Reason.OVER_BUDGET, "too many elements"),
+    (Node("reshape", (0,), ((2, 2),)), Reason.DOES_NOT_FIT, "does not reshape"),
+    (Node("iota", (), ((0,),)), Reason.OUT_OF_RANGE, "axis of size 0"),
+    (Node("convolution", (1, 0), ((1, 1), (0, 0), (1, 1), (1,))), Reason.DOES_NOT_FIT, "image"),
+    (Node("slice", (1,), ((0,), (0,), (9,), (1,))), Reason.OUT_OF_RANGE, "slice"),
+    (Node("permute", (1,), ((0, 0),)), Reason.OUT_OF_RANGE, "order"),
+]
+
+
+@pytest.mark.parametrize(("node", "reason", "detail"), BAD_NODES)
+def test_a_bad_node_is_refused_by_name(node: Node, reason: Reason, detail: str) -> None:
+    refused = refusal(replace_node(tiny_training(), 0, node))
+    assert refused.reason is reason
+    assert detail in refused.detail and f"node 0 ({node.operation})" in refused.detail
+
+
+def test_outputs_must_fit_the_kind() -> None:
+    program = tiny_training()
+    loss, gradient, new = program.outputs
+    cases = [
+        ((loss, gradient), Reason.MALFORMED),
+        ((gradient, new), Reason.MALFORMED),
+        ((loss, new, new), Reason.DUPLICATE),
+        ((Output(OutputRole.LOSS, "", 5), new), Reason.DOES_NOT_FIT),
+        ((Output(OutputRole.LOSS, "x", 6), new), Reason.NOT_CANONICAL),
+        ((loss, Output(OutputRole.NEW_STATE, "model.weight", 8)), Reason.DOES_NOT_FIT),
+        ((loss, new, Output(OutputRole.GRADIENT, "model.bias", 9)), Reason.UNKNOWN),
+        ((loss, new, Output(OutputRole.PREDICTION, "", 4)), Reason.NOT_ALLOWED),
+        ((Output(OutputRole.LOSS, "", 99), new), Reason.MALFORMED),
+    ]
+    for outputs, reason in cases:
+        assert refusal(dataclasses.replace(program, outputs=outputs)).reason is reason
+
+
+def test_headers_constants_and_inputs_are_checked() -> None:
+    program = tiny_training()
+    short = Constant(FLOAT, (), b"\0\0\0")
+    odd = Constant(DType.BOOL, (3,), b"\0\2\1")
+    twice = (program.inputs[0], program.inputs[0])
+    whole_draw = (*program.inputs[:1], Input("draw.0", InputRole.DRAW, DType.INT64, (4, 3)))
+    cases = [
+        (dataclasses.replace(program, numerics="native/1"), Reason.UNSUPPORTED),
+        (dataclasses.replace(program, magnitude_bits=14), Reason.OUT_OF_RANGE),
+        (dataclasses.replace(program, constants=(short, short)), Reason.DOES_NOT_FIT),
+        (dataclasses.replace(program, constants=(odd, odd)), Reason.NOT_CANONICAL),
+        (dataclasses.replace(program, inputs=twice), Reason.DUPLICATE),
+        (dataclasses.replace(program, inputs=whole_draw), Reason.WRONG_TYPE),
+    ]
+    for changed, reason in cases:
+        assert refusal(changed).reason is reason
+
+
+def test_a_program_over_budget_is_refused() -> None:
+    cost = verify_program(tiny_training(), Budget())
+    verify_program(tiny_training(), Budget(cost.memory_bytes, cost.operations))
+    assert refusal(tiny_training(), Budget(cost.memory_bytes - 1, cost.operations)).reason is Reason.OVER_BUDGET
+    assert refusal(tiny_training(), Budget(cost.memory_bytes, cost.operations - 1)).reason is Reason.OVER_BUDGET
+
+
+def test_memory_is_freed_after_the_last_use() -> None:
+    """A chain of a hundred copies needs room for two, not for a hundred."""
+    nodes = tuple(Node("neg", (place,), ()) for place in range(100))
+    program = Program(
+        ProgramKind.PREDICT,
+        NUMERICS,
+        21,
+        (Input("batch.0", InputRole.BATCH, FLOAT, (1000,)),),
+        (),
+        nodes,
+        (Output(OutputRole.PREDICTION, "", 100),),
+    )
+    assert verify_program(program, Budget()).memory_bytes == 3 * 4000
+
+
+def test_mutated_bytes_are_refused_or_still_check() -> None:
+    chance = random.Random(20)
+    raw = encode(tiny_training())
+    refused = 0
+    for _ in range(600):
+        changed = bytearray(raw)
+        for _ in range(chance.randint(1, 4)):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        try:
+            verify_program(decode(Program, bytes(changed)), Budget())
+        except Rejected:
+            refused += 1
+    assert refused > 400
+
+
+def test_every_operation_states_its_rule() -> None:
+    rules = dict(describe_operations())
+    assert rules["sum"] == "N3" and rules["matmul"] == "N4" and rules["exp"] == "N2" and rules["add"] == "N1"
+    assert set(rules.values()) == {"N1", "N2", "N3", "N4", "moves"}
