@@ -18,7 +18,7 @@ from milon.pol.verdict import Refusal
 UPDATES_MAX = 1_024  # a row's number and its 20-bit value share one 32-bit sort key
 STEPS_MAX = 1 << 26  # 4,096 segments of 10,000 steps; keeps a round's advance below 2^53 steps of its grid
 WEIGHT_TOTAL_MAX = (1 << 31) - 1  # weight times a 20-bit value, with 8 more bits for the division, fits 63 bits
-SCREEN_RATIO = 25  # squared: five times the median distance; why so many is measured in docs/spec/aggregation.md
+SCREEN_RATIO = 25  # squared: five times the median distance; measured in docs/spec/aggregation.md
 CONTRARY_COSINE = 8  # chance alone gives a thousand coordinates a cosine of -1/8 less than once in ten thousand times
 PERCENT_MAX = 1_000_000_000  # past this a ratio of distances says nothing more
 
