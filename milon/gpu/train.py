@@ -13,7 +13,7 @@ modulo 2^64, as a signed integer: the same on any device, in any order, for one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -132,22 +132,17 @@ def run_segment(work: RoundWork, start: bytes, segment: int) -> SegmentRun:
     return SegmentRun(to_bytes(state), tuple(fingerprints), loss_bits, None)
 
 
-def train_segments(
-    work: RoundWork, start: bytes, first: int, count: int, report: Callable[[int, SegmentRun], None]
-) -> list[SegmentRun]:
-    """Run `count` segments from segment `first` on, each from the bytes of the one before; `report` sees each.
+def train_segments(work: RoundWork, start: bytes, first: int, count: int) -> Iterator[SegmentRun]:
+    """Run `count` segments from segment `first` on, each from the bytes of the one before.
 
-    A run that diverges keeps the segments before it; `Rejected(NOT_FINITE)` where there is none.
+    A run that diverges ends early and keeps the segments before it; `Rejected(NOT_FINITE)` where there is none.
     """
-    runs: list[SegmentRun] = []
     for segment in range(first, first + count):
         run = run_segment(work, start, segment)
         if run.diverged_step is not None:
-            if runs:
-                return runs
+            if segment > first:
+                return
             detail = f"the training diverged in segment {segment}, step {run.diverged_step}"
             raise Rejected(Reason.NOT_FINITE, detail)
-        report(segment, run)
-        runs.append(run)
+        yield run
         start = run.state
-    return runs

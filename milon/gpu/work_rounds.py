@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -51,42 +52,47 @@ def _open_work(spec: JobSpec, files: Files, library: Library, seed: Digest, roun
     return RoundWork(plan, layout_of(plan.program), data, terms.batch_size, terms.steps_per_segment, seed, round_number)
 
 
-def _tampered(kind: str, start: bytes, runs: list[SegmentRun], request: TrainSegments) -> list[SegmentRun]:
-    """The runs as an adversary claims them: its last state is a hostile one, its traces are those of the real steps."""
-    last = runs[-1]
+def _tamper(request: TrainSegments, start: bytes, run: SegmentRun) -> SegmentRun:
+    """The run as an adversary claims it: a hostile state under the traces of the real steps."""
     seed = int.from_bytes(digest("adversary", request.seed, request.first.to_bytes(8, "big"))[:4], "big")
-    state = to_bytes(apply_attack(kind, from_bytes(start), from_bytes(last.state), seed))
-    return [*runs[:-1], SegmentRun(state, last.fingerprints, last.loss_bits, None)]
+    state = to_bytes(apply_attack(request.tamper, from_bytes(start), from_bytes(run.state), seed))
+    return replace(run, state=state)
 
 
-def _run_segments(
-    request: TrainSegments, work: RoundWork, start: bytes, answer: Callable[[Progress], None]
-) -> list[SegmentRun]:
-    def report(segment: int, run: SegmentRun) -> None:
-        answer(Progress(Count(segment), Count(run.loss_bits)))
-
+def _run_segments(request: TrainSegments, work: RoundWork, start: bytes) -> Iterator[SegmentRun]:
+    """The runs as they are claimed; an adversary's last one is not what it trained."""
     if request.tamper == LAZY:
-        return [SegmentRun(start, (0,) * work.steps_per_segment, 0, None)] * request.count
-    runs = train_segments(work, start, request.first, request.count, report)
-    return _tampered(request.tamper, start, runs, request) if request.tamper else runs
+        yield from [SegmentRun(start, (0,) * work.steps_per_segment, 0, None)] * request.count
+        return
+    held: SegmentRun | None = None
+    for run in train_segments(work, start, request.first, request.count):
+        if held is not None:
+            yield held
+        held = run if request.tamper else None
+        if held is None:
+            yield run
+    if held is not None:
+        yield _tamper(request, start, held)
 
 
 def train(request: TrainSegments, library: Library, answer: Callable[[Progress], None]) -> SegmentsTrained:
-    """Train the requested segments and write their states; fewer records where the training diverged on the way.
+    """Train the requested segments, writing each state as soon as it is there; fewer where the training diverged.
 
     Raises `Rejected`: NOT_FINITE where the first segment diverged, UNAVAILABLE where a blob is not here.
     """
     began = time.perf_counter()
     files = Files(request.files)
     work = _open_work(request.spec, files, library, request.seed, request.round)
-    runs = _run_segments(request, work, files.read(request.state), answer)
-    written = [write_blob(Path(request.folder), run.state) for run in runs]
-    traces = tuple(compute_trace(run.fingerprints) for run in runs)
-    records = tuple(
-        SegmentRecord(Count(request.first + place), file.blob, commit_trace(trace), Count(run.loss_bits))
-        for place, (file, trace, run) in enumerate(zip(written, traces, runs, strict=True))
-    )
-    return SegmentsTrained(records, traces, tuple(written), _elapsed_ms(began))
+    records: list[SegmentRecord] = []
+    traces: list[Digest] = []
+    written: list[BlobFile] = []
+    for run in _run_segments(request, work, files.read(request.state)):
+        segment, loss_bits = Count(request.first + len(records)), Count(run.loss_bits)
+        traces.append(compute_trace(run.fingerprints))
+        written.append(write_blob(Path(request.folder), run.state))
+        records.append(SegmentRecord(segment, written[-1].blob, commit_trace(traces[-1]), loss_bits))
+        answer(Progress(segment, loss_bits))
+    return SegmentsTrained(tuple(records), tuple(traces), tuple(written), _elapsed_ms(began))
 
 
 def replay(request: ReplaySegments, library: Library) -> SegmentsReplayed:

@@ -154,7 +154,7 @@ def test_a_run_that_diverges_is_false_whatever_is_claimed() -> None:
 
 def test_a_whole_claim_replays_segment_by_segment_in_any_order() -> None:
     work, start = open_small()
-    runs = train_segments(work, start, 0, 4, lambda segment, run: None)
+    runs = list(train_segments(work, start, 0, 4))
     starts = [start, *(run.state for run in runs)]
     for segment in (3, 0, 2, 1):
         trace = commit_trace(compute_trace(runs[segment].fingerprints))

@@ -30,7 +30,7 @@ print(describe(Path(sys.argv[1])))
 def describe(folder: Path) -> str:
     """The digests of two segments of the job in a folder, for comparison between processes."""
     work, start = open_folder(folder)
-    runs = train_segments(work, start, 2, 2, lambda segment, run: None)
+    runs = train_segments(work, start, 2, 2)
     return " ".join(f"{state_digest(run.state).hex()} {compute_trace(run.fingerprints).hex()}" for run in runs)
 
 
@@ -71,10 +71,9 @@ def test_every_nan_has_one_fingerprint() -> None:
 
 def test_segments_chain_by_their_bytes() -> None:
     work, start = open_small()
-    seen: list[int] = []
-    runs = train_segments(work, start, 0, 3, lambda segment, run: seen.append(segment))
+    runs = list(train_segments(work, start, 0, 3))
     again = run_segment(work, runs[0].state, 1)
-    assert again == runs[1] and seen == [0, 1, 2]
+    assert again == runs[1] and len(runs) == 3
     assert len(runs[0].fingerprints) == work.steps_per_segment
     assert to_bytes(from_bytes(runs[2].state)) == runs[2].state
     assert int(from_bytes(runs[2].state)["model.1.num_batches_tracked"]) == 3 * work.steps_per_segment
@@ -159,7 +158,7 @@ def test_a_run_that_diverges_ends_and_says_where() -> None:
     assert (run.state, run.diverged_step) == (b"", 0) and len(run.fingerprints) == 1
     assert run == run_segment(work, _diverging(start), 0)
     with pytest.raises(Rejected, match="diverged in segment 4, step 0") as refused:
-        train_segments(work, _diverging(start), 4, 2, lambda segment, run: None)
+        next(train_segments(work, _diverging(start), 4, 2))
     assert refused.value.reason is Reason.NOT_FINITE
 
 
@@ -171,4 +170,4 @@ def test_what_was_trained_before_a_divergence_counts(monkeypatch: pytest.MonkeyP
         return real(work, start if segment < 2 else _diverging(start), segment)
 
     monkeypatch.setattr(train, "run_segment", diverge_later)
-    assert len(train_segments(work, start, 0, 4, lambda segment, run: None)) == 2
+    assert len(list(train_segments(work, start, 0, 4))) == 2
