@@ -84,6 +84,12 @@ def verify_payload(channel: Channel, payload: bytes) -> None:
     require(len(payload) <= limit, Reason.TOO_LARGE, f"{len(payload)} bytes on {channel.name}; {limit} are allowed")
 
 
+def verify_one_way(channel: Channel, payload: bytes) -> None:
+    """Raise `Rejected` unless `payload` may travel one way to a peer: gossip has its own way."""
+    require(channel is not Channel.GOSSIP, Reason.UNSUPPORTED, "gossip is published, not sent")
+    verify_payload(channel, payload)
+
+
 class FrameReader:
     """Frames from a stream of bytes: `read` gives some bytes, or `b""` at the end."""
 

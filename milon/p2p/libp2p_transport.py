@@ -25,7 +25,7 @@ from multiaddr.exceptions import Error as MultiaddrError
 from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.signing import SecretKey
-from milon.p2p.frames import KIND_HELLO, Hello, decode_hello, verify_payload
+from milon.p2p.frames import KIND_HELLO, Hello, decode_hello, verify_one_way, verify_payload
 from milon.p2p.identity import compute_peer_id, peer_id_of
 from milon.p2p.inbox import Inbox
 from milon.p2p.libp2p_link import GREET_MAX_S, Link
@@ -275,7 +275,7 @@ class LibP2PTransport:
 
     def send(self, peer: PeerId, channel: Channel, payload: bytes) -> bool:
         """See `Transport.send`."""
-        verify_payload(channel, payload)
+        verify_one_way(channel, payload)
         link = self._links.get(peer)
         if link is None or not link.greeted.is_set():
             return False
@@ -310,6 +310,7 @@ class LibP2PTransport:
                 self._on_greeted(link)
             while (frame := await reader.next()) is not None:
                 channel = Channel(frame[0])
+                verify_one_way(channel, frame[1])
                 self._book.count_in(peer, len(frame[1]))
                 await self._inbox.put(Received(peer, channel, frame[1]))
 

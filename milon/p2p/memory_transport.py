@@ -14,7 +14,7 @@ import trio
 
 from milon.base.errors import Reason, Rejected, require
 from milon.base.signing import SecretKey
-from milon.p2p.frames import verify_payload
+from milon.p2p.frames import verify_one_way, verify_payload
 from milon.p2p.identity import compute_peer_id, peer_id_of
 from milon.p2p.inbox import Inbox
 from milon.p2p.peers import PeerBook
@@ -198,7 +198,7 @@ class MemoryTransport:
 
     def send(self, peer: PeerId, channel: Channel, payload: bytes) -> bool:
         """See `Transport.send`."""
-        verify_payload(channel, payload)
+        verify_one_way(channel, payload)
         link = self._links.get(peer)
         if link is None:
             return False

@@ -67,9 +67,7 @@ class Node:
 async def start(network: Network, name: str, bootstrap: list[str], port: int = 0, **options: object) -> Node:
     transport = network.make(name, port=port)
     jitter = random.Random(name).random
-    discovery = Discovery(
-        transport, transport.settings, bootstrap=bootstrap, now_ms=now_ms, jitter=jitter, **options
-    )
+    discovery = Discovery(transport, transport.settings, bootstrap=bootstrap, now_ms=now_ms, jitter=jitter, **options)
     await network.start(transport)
     node = Node(transport, discovery)
     network.nursery.start_soon(node.run)

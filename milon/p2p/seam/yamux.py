@@ -73,6 +73,7 @@ class Yamux(IMuxedConn):  # type: ignore[misc]  # libp2p's classes are untyped h
         self._room = trio.Event()
         self._closed = trio.Event()
         self._heard_s = 0.0
+        self._scope = trio.CancelScope()
 
     # What libp2p's swarm asks of a muxer.
 
@@ -111,7 +112,7 @@ class Yamux(IMuxedConn):  # type: ignore[misc]  # libp2p's classes are untyped h
         try:
             if self._raw is not None:
                 self._raw.is_upgraded = True
-            with Guard("yamux", self._on_end):
+            with self._scope, Guard("yamux", self._on_end):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write_all)
                     nursery.start_soon(self._keep_alive)
@@ -129,6 +130,7 @@ class Yamux(IMuxedConn):  # type: ignore[misc]  # libp2p's classes are untyped h
     def abort(self) -> None:
         """End the connection now; nothing is asked of the peer. Safe to call twice."""
         self._closed.set()
+        self._scope.cancel()
         if self._raw is not None:
             self._raw.abort()
         self._accepted.close()
