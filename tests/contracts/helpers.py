@@ -1,13 +1,9 @@
-"""A chain in a loop for tests: validators with keys, blocks with beacons, and players who live a job by their duties.
-
-Training is fake and self-consistent: a segment's next state is a digest of the state before it, the round's seed and
-its number, so that replaying means computing that digest again.
-"""
+"""A chain in a loop for tests: validators with keys, blocks with beacons, and checks that hold after each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -22,13 +18,6 @@ from milon.chain.learning import ClosedRound
 from milon.chain.params import Parameters
 from milon.chain.transaction import (
     Action,
-    AggregateVote,
-    Attest,
-    Claim,
-    Enrol,
-    HoldJob,
-    Judge,
-    OpenTraces,
     SubmitJob,
     Transaction,
     TransactionBody,
@@ -38,36 +27,18 @@ from milon.chain.transaction import (
 from milon.contracts.accounts import load_account, load_supply
 from milon.contracts.apply import Applied, BlockContext, apply_block, compute_genesis_ledger, select_transactions
 from milon.contracts.claims import load_claim
-from milon.contracts.duties import (
-    AggregateDuty,
-    AttestDuty,
-    Duty,
-    EnrolDuty,
-    HoldDuty,
-    JudgeDuty,
-    OpenDuty,
-    Role,
-    TrainDuty,
-    compute_duties,
-)
 from milon.contracts.jobs import load_job
 from milon.contracts.records import (
     SUPPLY_KEY,
     Account,
     ClaimRecord,
-    ClaimStatus,
     Job,
-    JobStatus,
     OpenRound,
-    Phase,
     account_key,
     open_round_key,
 )
 from milon.pol.aggregation import Rule
-from milon.pol.claim import SegmentRecord, commit_trace, compute_records_root, key_traces
-from milon.pol.sampling import draw_sample
-from milon.pol.terms import EvaluationProgram, JobSpec, JobTerms, audit_ppm_of, compute_cost_max, replays_per_member
-from milon.pol.verdict import RoundOutcome, Verdict
+from milon.pol.terms import EvaluationProgram, JobSpec, JobTerms, compute_cost_max
 from milon.state.ledger import Ledger
 
 CHAIN_ID = "test-chain"
@@ -231,154 +202,6 @@ class Chain:
         return load_claim(self.ledger, opened.claims[opened.claimed.index(key.account)])
 
 
-def compute_state(start: Digest, seed: Digest, segment: int) -> Digest:
-    """What training a segment from `start` gives."""
-    return digest("test-state", start, seed, segment.to_bytes(8, "big"))
-
-
-def compute_secret_trace(state: Digest) -> Digest:
-    """The trace of the segment that ends in `state`."""
-    return digest("test-trace", state)
-
-
-def train(start: Digest, seed: Digest, first: int, count: int, lies: frozenset[int]) -> tuple[SegmentRecord, ...]:
-    """Records of consecutive segments; those in `lies` (numbers in the round) end in another state."""
-    records, state = [], start
-    for segment in range(first, first + count):
-        state = compute_state(state, seed, segment)
-        if segment in lies:
-            state = digest("test-lie", state)
-        records.append(SegmentRecord(Count(segment), state, commit_trace(compute_secret_trace(state)), Count(0)))
-    return tuple(records)
-
-
-@dataclass
-class Player:
-    """A node's behaviour; honest as it stands."""
-
-    key: SecretKey  # its own
-    is_trainer: bool = True  # enrols and trains
-    is_here: bool = True  # does anything at all
-    lies: frozenset[int] = frozenset()  # segments it trains wrongly
-    claims: int | None = None  # segments it claims; None: all
-    skips: tuple[type, ...] = ()  # duties it does not do
-    is_withholding: bool = False  # gives its records to nobody
-    is_lazy: bool = False  # attests TRUE without replaying
-    attests: Verdict | None = None  # says this of every sample's first segment
-    judges: Verdict | None = None  # says this of every disputed segment
-    changes: Callable[[RoundOutcome], RoundOutcome] = field(default=lambda outcome: outcome)  # to the true outcome
-
-
-class World:
-    """Players on a chain and what they publish beside it."""
-
-    def __init__(self, chain: Chain, players: Sequence[Player]) -> None:
-        self.chain = chain
-        self.players = {player.key.account: player for player in players}
-        self.blobs: dict[Digest, tuple[SegmentRecord, ...]] = {}
-        self.refusals: list[str] = []
-
-    def step(self) -> Applied:
-        """Everybody does all duties the ledger asks for, in one block."""
-        asked: list[tuple[SecretKey, Action]] = []
-        for player in self.players.values():
-            duties = compute_duties(self.chain.ledger, Role(player.key.account, player.is_trainer))
-            todo = [duty for duty in duties if player.is_here and not isinstance(duty, player.skips)]
-            asked += [(player.key, self.perform(player, duty)) for duty in todo]
-        signed, ahead = [], dict.fromkeys(self.players, 0)
-        for key, action in asked:
-            signed.append(self.chain.sign(key, action, ahead[key.account]))
-            ahead[key.account] += 1
-        applied = self.chain.apply(*signed)
-        self.refusals += [receipt.problem for receipt in applied.receipts if receipt.problem]
-        return applied
-
-    def run(self, job: JobId, is_done: Callable[[Job], bool], blocks_max: int = 200) -> None:
-        """Blocks until the job is there."""
-        for _ in range(blocks_max):
-            if is_done(self.chain.job(job)):
-                return
-            self.step()
-        raise AssertionError(f"not there after {blocks_max} blocks: {self.chain.job(job)}")
-
-    def finish(self, job: JobId) -> list[ClosedRound]:
-        """Blocks until the job is over; its closed rounds."""
-        self.run(job, lambda record: record.status in (JobStatus.FINISHED, JobStatus.REJECTED))
-        return [closed for closed in self.chain.closed if closed.job == job]
-
-    def perform(self, player: Player, duty: Duty) -> Action:
-        """The action that does the duty."""
-        match duty:
-            case HoldDuty():
-                return HoldJob(duty.job, "")
-            case EnrolDuty():
-                return Enrol(duty.job, Count(10))
-            case TrainDuty():
-                return self._train(player, duty)
-            case AttestDuty():
-                return self._attest(player, duty)
-            case OpenDuty():
-                records = self.blobs[load_claim(self.chain.ledger, duty.claim).records]
-                return OpenTraces(duty.claim, records, tuple(compute_secret_trace(entry.state) for entry in records))
-            case JudgeDuty():
-                found = self._replay(duty.claim, duty.state, duty.seed, int(duty.claim.disputed - duty.claim.first))
-                return Judge(duty.claim.claim, duty.claim.disputed, player.judges or found)
-            case AggregateDuty():
-                return AggregateVote(duty.job, duty.round, player.changes(compute_outcome(duty)))
-
-    def _train(self, player: Player, duty: TrainDuty) -> Claim:
-        count = duty.assignment.count if player.claims is None else player.claims
-        records = train(duty.state, duty.seed, duty.assignment.first, count, player.lies)
-        blob = digest("test-records", *(encode(record) for record in records))
-        self.blobs[blob] = records
-        root = compute_records_root(records)
-        return Claim(duty.job, duty.round, Count(count), root, blob, records[-1].state, Count(5))
-
-    def _replay(self, claim: ClaimRecord, start: Digest, seed: Digest, place: int) -> Verdict:
-        if self.players[claim.trainer].is_withholding:
-            return Verdict.UNAVAILABLE
-        records = self.blobs[claim.records]
-        before = records[place - 1].state if place else start
-        is_same = compute_state(before, seed, records[place].segment) == records[place].state
-        return Verdict.TRUE if is_same else Verdict.FALSE
-
-    def _attest(self, player: Player, duty: AttestDuty) -> Attest:
-        claim = duty.claim
-        assert claim.beacon is not None
-        wanted = replays_per_member(claim.count, audit_ppm_of(duty.spec.terms, claim.round))
-        proof, places = draw_sample(player.key, claim.claim, claim.beacon, claim.count, wanted)
-        nothing = Digest(bytes(32))
-        if player.attests not in (None, Verdict.TRUE):
-            return Attest(claim.claim, proof, player.attests, Count(claim.first + places[0]), nothing)
-        if player.is_lazy:
-            return Attest(claim.claim, proof, Verdict.TRUE, Count(0), name_of("lazy"))
-        for place in places:
-            found = self._replay(claim, duty.state, duty.seed, place)
-            if found is not Verdict.TRUE and player.attests is None:
-                return Attest(claim.claim, proof, found, Count(claim.first + place), nothing)
-        traces = [compute_secret_trace(self.blobs[claim.records][place].state) for place in places]
-        return Attest(claim.claim, proof, Verdict.TRUE, Count(0), key_traces(player.key.account, traces))
-
-
-def compute_outcome(duty: AggregateDuty) -> RoundOutcome:
-    """What honest validators find: everybody is taken in."""
-    finals = (claim.final_state for claim in duty.claims)
-    accepted = tuple(claim.trainer for claim in duty.claims)
-    return RoundOutcome(digest("test-aggregate", duty.state, *finals), Count(1), Count(15), Count(16), accepted, (), "")
-
-
-def make_world(count: int = 4, **behaviour: dict[str, object]) -> World:
-    """A chain of `count` validators who all play; `behaviour` changes player `p0`, `p1` and so on."""
-    chain = Chain(count)
-    players = [Player(key, **behaviour.get(f"p{index}", {})) for index, key in enumerate(chain.keys)]  # type: ignore[arg-type]
-    return World(chain, players)
-
-
-def start_job(world: World, **terms: object) -> JobId:
-    """A job submitted by the first account that is no validator."""
-    return world.chain.submit(world.chain.others[0], make_spec(**terms))
-
-
 def sign_by_another(transaction: Transaction) -> Transaction:
     """The same body under somebody else's signature."""
     raw = encode(transaction.body)
@@ -421,33 +244,3 @@ def assert_inadmissible(chain: Chain, transaction: Transaction, reason: Reason) 
         apply_block(chain.ledger, chain.context(), (transaction,))
     assert refusal.value.reason is reason, refusal.value
     assert select_transactions(chain.ledger, chain.context(), (transaction,)) == ()
-
-
-def until(world: World, is_there: Callable[[], bool], blocks_max: int = 60) -> None:
-    """Blocks until `is_there`."""
-    for _ in range(blocks_max):
-        if is_there():
-            return
-        world.step()
-    raise AssertionError(f"not there after {blocks_max} blocks")
-
-
-def reach_claims(world: World, job: JobId, status: ClaimStatus, count: int = 4) -> tuple[ClaimRecord, ...]:
-    """Blocks until `count` claims of the open round have that status; all of the round's claims."""
-
-    def claims() -> tuple[ClaimRecord, ...]:
-        opened = world.chain.ledger.load(open_round_key(job), OpenRound)
-        return tuple(load_claim(world.chain.ledger, claim) for claim in opened.claims) if opened else ()
-
-    until(world, lambda: sum(claim.status is status for claim in claims()) >= count)
-    return claims()
-
-
-def reach_phase(world: World, job: JobId, phase: Phase) -> OpenRound:
-    """Blocks until the open round is in that phase."""
-
-    def opened() -> OpenRound | None:
-        return world.chain.ledger.load(open_round_key(job), OpenRound)
-
-    until(world, lambda: (found := opened()) is not None and found.phase is phase)
-    return world.chain.round(job)

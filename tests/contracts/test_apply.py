@@ -39,12 +39,9 @@ from tests.contracts.helpers import (
     assert_inadmissible,
     assert_refused,
     make_spec,
-    make_world,
-    reach_claims,
-    reach_phase,
     sign_by_another,
-    start_job,
 )
+from tests.contracts.players import make_world, reach_claims, reach_phase, start_job
 
 PAY = Transfer(account_id(1), Amount(1))
 

@@ -20,18 +20,8 @@ from milon.contracts.jobs import (
 )
 from milon.contracts.records import JobStatus, Trainer
 from milon.pol.terms import EvaluationProgram, compute_cost_max
-from tests.contracts.helpers import (
-    BALANCE,
-    NO_JOB,
-    STAKE,
-    Chain,
-    account_id,
-    assert_refused,
-    make_spec,
-    make_world,
-    name_of,
-    start_job,
-)
+from tests.contracts.helpers import BALANCE, NO_JOB, STAKE, Chain, account_id, assert_refused, make_spec, name_of
+from tests.contracts.players import make_world, start_job
 
 COST = compute_cost_max(make_spec().terms)
 
