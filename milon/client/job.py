@@ -15,8 +15,8 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, Unpack
 
 from milon.client.terms import JobError, TermChoices, verify_choices
+from milon.pol.terms import NAME_CHARACTERS_MAX, is_showable
 
-NAME_CHARACTERS_MAX = 128
 MODULE_NAME = "milon_job"  # under which the user's file is imported
 
 
@@ -52,7 +52,7 @@ class Job:
                 "optimizer must be a function that makes one from the parameters: "
                 "optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-3)."
             )
-        if not 0 < len(name) <= NAME_CHARACTERS_MAX or not name.isprintable():
+        if not is_showable(name):
             raise JobError(f"a job's name has 1 to {NAME_CHARACTERS_MAX} printable characters.")
         verify_choices(terms)
         self.model = model

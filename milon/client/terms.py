@@ -143,11 +143,6 @@ def _verify_together(terms: JobTerms) -> None:
             f"{terms.aggregator.value} with faulty_count={terms.faulty_count} needs {needed} trainers, and "
             f"trainers_min is {terms.trainers_min}; raise trainers_min to {needed}, or lower faulty_count."
         )
-    if terms.trainers and len(terms.trainers) < terms.trainers_min:
-        raise JobError(
-            f"{len(terms.trainers)} trainers are named and trainers_min is {terms.trainers_min}; "
-            "name more of them, or lower trainers_min."
-        )
     if terms.segments_per_round < terms.trainers_min:
         raise JobError(
             f"segments_per_round is {terms.segments_per_round}, fewer than the {terms.trainers_min} trainers it takes; "

@@ -70,7 +70,7 @@ def test_named_trainers_are_sorted_accounts() -> None:
         ({"segments_per_round": 2}, "Raise segments_per_round"),
         ({"trainers": ["xy"]}, "hexadecimal"),
         ({"trainers": ["01"]}, "64 hexadecimal"),
-        ({"trainers": ["01" * 32]}, "name more of them"),
+        ({"trainers": ["01" * 32]}, "1 trainers are named where 3 are needed"),
         ({"trainers_target": 2}, "trainers_target is 2"),
     ],
 )

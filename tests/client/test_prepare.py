@@ -1,0 +1,148 @@
+"""From a job to blobs, and from a state to a model in plain PyTorch: the two processes that the command line starts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from milon.base.codec import decode
+from milon.base.errors import Rejected
+from milon.client import model as model_command
+from milon.client import prepare as prepare_command
+from milon.client.job import Job
+from milon.client.prepare import prepare
+from milon.gpu.checkpoint import state_digest
+from milon.pol.aggregation import Rule
+from milon.pol.terms import JobSpec
+from tests.gpu.small_job import make_job, make_model, make_rows, prepare_small
+
+REPOSITORY = Path(__file__).parents[2]
+JOB_FILE = "from tests.gpu.small_job import make_job\njob = make_job()\n"
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    path = tmp_path / "a_job.py"
+    path.write_text(JOB_FILE)
+    return path
+
+
+def test_every_blob_lies_under_its_id_and_the_spec_names_them() -> None:
+    prepared = prepare_small()
+    found = {blob for blob, _ in prepared.blobs}
+    assert all(state_digest(path.read_bytes()) == blob and path.name == blob.hex() for blob, path in prepared.blobs)
+    spec = prepared.spec
+    named = {spec.train, spec.predict, spec.initial_state, spec.train_rows, spec.evaluation_rows}
+    assert named | {entry.program for entry in spec.evaluate} < found
+    assert [entry.rows for entry in spec.evaluate] == [23]
+
+
+def test_the_same_job_has_the_same_blobs(tmp_path: Path) -> None:
+    assert prepare(make_job(), tmp_path).spec == prepare_small().spec
+
+
+def test_the_command_line_prepares_with_overrides(tmp_path: Path, job_file: Path) -> None:
+    x, y = make_rows(40, 5)
+    numpy.savez(tmp_path / "train.npz", images=x.double().numpy(), classes=y.numpy().astype("int16"))
+    arguments = ["--rounds", "3", "--aggregator", "median", "--audit", "0,0,1", "--reward", "1000000",
+                 "--train-data", str(tmp_path / "train.npz"), "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [sys.executable, "-m", "milon.client.prepare", str(job_file), *arguments]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    summary = json.loads(found.stdout.splitlines()[-1])
+    spec = decode(JobSpec, Path(summary["spec"]).read_bytes())
+    assert (spec.terms.rounds, spec.terms.aggregator, summary["reward"]) == (3, Rule.MEDIAN, 1_000_000)
+    assert spec.terms.audit_ppm == (0, 0, 1_000_000)
+    assert "training data: 40 rows" in found.stderr and "one step: " in found.stderr
+    assert summary["blobs"] == len([path for path in (tmp_path / "out").iterdir() if len(path.name) == 64])
+
+
+def _changed(**changes: Any) -> Job:
+    job = make_job()
+    for name, value in changes.items():
+        setattr(job, name, value)
+    return job
+
+
+X, Y = make_rows(12, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train": (X, Y[:-1])}, r"columns of \[12, 11\] rows"),
+        ({"train": (X,)}, "inputs and, last, a target"),
+        ({"train": (X.log() * 0 + float("nan"), Y)}, "input0 holds NaN"),
+        ({"train": (numpy.array(["a"] * 12), Y)}, "numbers are needed"),
+        ({"train": (X, torch.tensor(1))}, "single number"),
+        ({"train": "nothing.npz"}, "there is no file"),
+        ({"loss": lambda prediction, target: prediction}, "float32 scalar"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(Rejected, match=words):
+        prepare(_changed(**changes), tmp_path)
+
+
+def test_a_file_that_is_no_npz_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    for content in (b"", b"PK\x03\x04 but no archive", b"\x93NUMPY\x01\x00"):
+        path.write_bytes(content)
+        with pytest.raises(Rejected, match="cannot be read as"):
+            prepare(_changed(train=path), tmp_path / "out")
+
+
+def test_a_pickle_in_an_npz_is_never_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    numpy.savez(path, x=numpy.array([{}, {}], dtype=object), y=numpy.arange(2))
+    with pytest.raises(Rejected, match="cannot be read as"):
+        prepare(_changed(train=path), tmp_path / "out")
+
+
+def test_a_wrong_job_ends_with_its_code_and_no_traceback(
+    tmp_path: Path, job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        ([str(tmp_path / "none.py"), "--out", str(tmp_path / "o")], "there is no file"),
+        ([str(job_file), "--out", str(tmp_path / "o"), "--rounds", "0"], "rounds is 0"),
+        ([str(job_file), "--out", str(tmp_path / "o"), "--audit", "x"], "the audit rates"),
+        ([str(job_file), "--out", str(tmp_path / "o"), "--train-data", "none.npz"], "there is no file"),
+    ):
+        assert prepare_command.main(arguments) == prepare_command.EXIT_JOB_WRONG
+        shown = capsys.readouterr()
+        assert f"error: {words}" in shown.err.replace("unavailable: ", "") and shown.out == ""
+
+
+def test_a_state_becomes_a_model_in_plain_pytorch(
+    tmp_path: Path, job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = prepare_small()
+    state, out = dict(prepared.blobs)[prepared.spec.initial_state], tmp_path / "model.safetensors"
+    assert model_command.main(["export", str(state), str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["tensors"] == len(make_model().state_dict())
+    assert model_command.main(["accuracy", str(job_file), str(out)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    model = make_model().eval()
+    images, classes = make_rows(23, 2)
+    with torch.no_grad():
+        expected = int((model(images).argmax(dim=1) == classes).sum())
+    assert (shown["correct"], shown["rows"], shown["accuracy"]) == (expected, 23, expected / 23)
+
+
+def test_weights_that_are_none_or_another_models_are_refused(
+    tmp_path: Path, job_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"\x00" * 64)
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(1)}, other)
+    for path, words in ((bad, "not a safetensors file"), (other, "of another model"), (tmp_path / "x", "no file")):
+        assert model_command.main(["accuracy", str(job_file), str(path)]) == model_command.EXIT_WRONG
+        assert words in capsys.readouterr().err
+    assert model_command.main(["export", str(bad), str(tmp_path / "m")]) == model_command.EXIT_WRONG
+    assert not (tmp_path / "m").exists()
