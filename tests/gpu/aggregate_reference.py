@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import inf
+from math import frexp, inf
 
 from milon.pol.aggregation import Rule
 
@@ -15,7 +15,7 @@ def round_to_binary32(value: Fraction) -> float:
     if value == 0:
         return 0.0
     magnitude, sign = abs(value), -1.0 if value < 0 else 1.0
-    exponent = -149
+    exponent = max(-149, magnitude.numerator.bit_length() - magnitude.denominator.bit_length() - 25)
     while magnitude >= Fraction(2) ** (exponent + 24):
         exponent += 1
     mantissa = round(magnitude / Fraction(2) ** exponent)
@@ -23,10 +23,7 @@ def round_to_binary32(value: Fraction) -> float:
 
 
 def exponent_of(value: float) -> int:
-    exponent = -400
-    while abs(Fraction(value)) >= Fraction(2) ** exponent:
-        exponent += 1
-    return exponent
+    return frexp(value)[1]
 
 
 def cap(rule: Rule, weights: list[int], f: int) -> list[int]:
