@@ -22,6 +22,7 @@ from milon.chain.certificate import (
 from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
 from milon.chain.params import Parameters, compute_parameters_hash
 from milon.chain.transaction import Transaction
+from milon.consensus.leader import list_leaders
 from milon.contracts.apply import Applied, BlockContext
 from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
@@ -60,6 +61,7 @@ class Config:
     genesis: Genesis  # of the chain
     genesis_hash: Digest  # its name
     validators: tuple[Validator, ...]  # in order of account
+    leaders: tuple[AccountId, ...]  # of one schedule
     validators_hash: Digest  # what headers commit to
     parameters_hash: Digest  # what headers commit to
     store: StoreReader  # the newest final state; only read, and only commits by this engine change it
@@ -100,6 +102,7 @@ def make_config(
         genesis=genesis,
         genesis_hash=compute_genesis_hash(genesis),
         validators=validators,
+        leaders=list_leaders(validators),
         validators_hash=compute_validators_hash(validators),
         parameters_hash=compute_parameters_hash(genesis.parameters),
         store=store,

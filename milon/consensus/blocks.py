@@ -76,7 +76,7 @@ def _verify_header(config: Config, header: Header, parent: Ancestor) -> None:
     require(is_child and header.height == parent.height + 1, Reason.DIFFERS, "parent, its view or the height is wrong")
     require(header.view > parent.view, Reason.OUT_OF_RANGE, "a view not after the parent's")
     require(header.time_ms > parent.time_ms, Reason.OUT_OF_RANGE, "a time not after the parent's")
-    leader = leader_of(config.validators, header.epoch, header.view)
+    leader = leader_of(config.leaders, header.epoch, header.view)
     require(header.proposer == leader, Reason.NOT_ALLOWED, f"{header.proposer.hex()[:8]} does not lead the view")
     sets = (header.validators_hash, header.next_validators_hash, header.parameters_hash, header.evidence_root)
     expected = (config.validators_hash, config.validators_hash, config.parameters_hash, NO_EVIDENCE_ROOT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import gcd
 
 from milon.base.ids import AccountId
@@ -66,13 +65,12 @@ def compute_visit_bound(slots: Sequence[int], index: int) -> int:
     return min(-(-(1 + len(slots).bit_length()) * total // slots[index]), 2 * total)
 
 
-@lru_cache(maxsize=8)  # one set now, the next epoch's soon, and a few networks side by side in tests
-def _schedule_of(validators: tuple[Validator, ...]) -> tuple[AccountId, ...]:
+def list_leaders(validators: Sequence[Validator]) -> tuple[AccountId, ...]:
+    """The leaders of one schedule, in order of view; computed once for a validator set, then repeated."""
     slots = compute_slots(compute_weights([validator.power for validator in validators]))
     return tuple(validators[index].account for index in compute_schedule(slots))
 
 
-def leader_of(validators: tuple[Validator, ...], epoch: Epoch, view: View) -> AccountId:
-    """The leader of `view` (1 or more). Epochs shift the schedule, so that none starts with the same validator."""
-    schedule = _schedule_of(validators)
-    return schedule[(epoch + view - 1) % len(schedule)]
+def leader_of(leaders: Sequence[AccountId], epoch: Epoch, view: View) -> AccountId:
+    """The leader of `view` (1 or more), by the schedule of `list_leaders`, which each epoch starts one place later."""
+    return leaders[(epoch + view - 1) % len(leaders)]

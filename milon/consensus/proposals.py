@@ -42,7 +42,7 @@ def is_leading(turn: Turn) -> bool:
     state, account = turn.state, turn.config.account
     if account is None or state.own.get(state.view, NO_VOTES) != NO_VOTES or state.view <= state.floor:
         return False
-    return leader_of(turn.config.validators, EPOCH, state.view) == account
+    return leader_of(turn.config.leaders, EPOCH, state.view) == account
 
 
 def propose(turn: Turn) -> None:
@@ -56,7 +56,7 @@ def propose(turn: Turn) -> None:
     parent = resolve(turn, lineage.parent_hash)
     if parent is None or not _is_time(turn, parent):
         return
-    account = leader_of(turn.config.validators, EPOCH, turn.state.view)
+    account = leader_of(turn.config.leaders, EPOCH, turn.state.view)
     time_ms = TimeMs(max(turn.now_ms, parent.time_ms + 1))
     commitment = compute_justification_hash(lineage.parent_view, lineage.certificates)
     plan = plan_block(turn.config, account, parent, turn.state.view, time_ms, commitment)
@@ -98,7 +98,7 @@ def _choose(turn: Turn, plan: Plan) -> tuple[Transaction, ...] | None:
     """The transactions of the block, or None where it has nothing to say and time to wait."""
     config, state = turn.config, turn.state
     ledger = ledger_after(config, state, plan.parent.hash)
-    account = leader_of(config.validators, EPOCH, plan.view)
+    account = leader_of(config.leaders, EPOCH, plan.view)
     candidates = list_candidates(state.mempool)
     chosen = config.application.select_transactions(ledger, make_context(config, plan, account), candidates)
     idle_ms = _pause_ends(turn, plan.parent, config.parameters.block_time_ms)
@@ -121,7 +121,7 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
     name = compute_header_hash(header)
     is_vote = content.kind is VoteKind.NOTARIZE and content.epoch == header.epoch and content.view == header.view
     require(is_vote and content.block == name, Reason.DIFFERS, "the vote is not for the block")
-    leader = leader_of(config.validators, EPOCH, header.view)
+    leader = leader_of(config.leaders, EPOCH, header.view)
     require(proposal.vote.signer == leader == header.proposer, Reason.NOT_ALLOWED, "not by the view's leader")
     if header.view in state.proposals:
         take_vote(turn, proposal.vote)

@@ -28,8 +28,9 @@ class Turn:
         self._wake_ms: TimeMs | None = None
 
     def update(self, **changes: Any) -> None:
-        """Replace fields of the state."""
-        self.state = replace(self.state, **changes)
+        """Replace fields of the state; where none differs, the state stays the same object."""
+        if any(getattr(self.state, name) is not value for name, value in changes.items()):
+            self.state = replace(self.state, **changes)
 
     def emit(self, effect: Effect) -> None:
         """Add an effect; `finish` puts them into the order in which they are carried out."""

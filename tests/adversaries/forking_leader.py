@@ -2,62 +2,73 @@
 
 from collections.abc import Sequence
 
-from milon.base.units import TimeMs
-from milon.chain.block import compute_beacon, compute_vrf_input
-from milon.chain.certificate import Certificate, VoteContent, VoteKind
-from milon.consensus.blocks import Plan, build_block
+from milon.base.units import TimeMs, View
+from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
+from milon.consensus.application import EPOCH
+from milon.consensus.blocks import build_block, plan_block
 from milon.consensus.effects import Effect, Send
 from milon.consensus.justification import compute_justification_hash
 from milon.consensus.messages import Proposal
+from milon.consensus.proposals import is_leading
 from milon.consensus.state import Ancestor
+from milon.consensus.turn import Turn
+from tests.simulation.cheap import account_of
 from tests.simulation.network import Behaviour, Node
 
 
 class ForkingLeader(Behaviour):
-    """Puts its block beside its parent, on the grandparent, with the best certificates that it has."""
+    """As soon as it leads, puts a block beside the newest notarized one, on that one's parent."""
 
     is_honest = False
 
-    def act(self, node: Node, effects: Sequence[Effect]) -> list[Effect]:
-        """The same effects with every own proposal turned into a fork."""
-        acted: list[Effect] = []
-        for effect in effects:
-            if isinstance(effect, Send) and isinstance(effect.message, Proposal):
-                acted.append(Send(effect.peer, self._fork(node, effect.message)))
-            else:
-                acted.append(effect)
-        return acted
+    def __init__(self) -> None:
+        """No view forked yet."""
+        self._forked: set[View] = set()
 
-    def _fork(self, node: Node, proposal: Proposal) -> Proposal:
-        state, config, header = node.state, node.config, proposal.block.header
-        parent = None if state is None else state.executed.get(header.parent_hash)
-        if state is None or parent is None or node.key is None:
-            return proposal
-        above = state.executed.get(parent.block.header.parent_hash)
+    def act(self, node: Node, effects: Sequence[Effect]) -> list[Effect]:
+        """What the engine wants, but in a view that it leads a fork, early, in place of the proposal."""
+        fork = self._fork(node)
+        acted = [effect for effect in effects if not self._is_replaced(effect)]
+        return acted if fork is None else [*acted, Send(None, fork)]
+
+    def _is_replaced(self, effect: Effect) -> bool:
+        if not isinstance(effect, Send) or not isinstance(effect.message, Proposal | Vote):
+            return False
+        vote = effect.message.vote if isinstance(effect.message, Proposal) else effect.message
+        return vote.content.view in self._forked and vote.content.kind is VoteKind.NOTARIZE
+
+    def _fork(self, node: Node) -> Proposal | None:
+        state, config = node.state, node.config
+        if state is None or node.key is None or state.view in self._forked:
+            return None
+        if not is_leading(Turn(config, state, node.now())):
+            return None
+        newest = state.notarizations.get(View(state.view - 1))
+        entry = None if newest is None or newest.content.block is None else state.executed.get(newest.content.block)
+        if entry is None:
+            return None
+        above = state.executed.get(entry.block.header.parent_hash)
         stale: Ancestor = state.tip if above is None else above.ancestor
         certificate = state.notarizations.get(stale.view, state.finalization)
-        if stale.hash != parent.block.header.parent_hash or certificate is None or not stale.view:
-            return proposal
-        skipped = self._excuses(node, stale, proposal)
-        certificates = (certificate, *skipped)
-        alpha = compute_vrf_input(header.epoch, header.view, stale.beacon)
-        proof = config.cryptography.prove(node.key, alpha)
-        beacon = compute_beacon(stale.beacon, config.cryptography.verify_proof(header.proposer, alpha, proof))
+        if stale.hash != entry.block.header.parent_hash or certificate is None or not stale.view:
+            return None
+        self._forked.add(state.view)
+        certificates = (certificate, *self._excuses(node, stale, state.view))
+        time_ms = TimeMs(max(node.now(), stale.time_ms + 1))
         commitment = compute_justification_hash(stale.view, certificates)
-        time_ms = TimeMs(max(header.time_ms, stale.time_ms + 1))
-        plan = Plan(stale, header.view, time_ms, commitment, proof, beacon)
-        entry = build_block(config, state, plan, header.proposer, ())
-        content = VoteContent(VoteKind.NOTARIZE, header.epoch, header.view, entry.ancestor.hash)
+        plan = plan_block(config, account_of(node.key), stale, state.view, time_ms, commitment)
+        fork = build_block(config, state, plan, account_of(node.key), ())
+        content = VoteContent(VoteKind.NOTARIZE, EPOCH, state.view, fork.ancestor.hash)
         vote = config.cryptography.sign_vote(node.key, config.chain_id, content)
-        return Proposal(entry.block, vote, certificates)
+        return Proposal(fork.block, vote, certificates)
 
-    def _excuses(self, node: Node, stale: Ancestor, proposal: Proposal) -> tuple[Certificate, ...]:
+    def _excuses(self, node: Node, stale: Ancestor, end: View) -> tuple[Certificate, ...]:
         """One certificate a skipped view; where there is no nullification, whatever was signed in that view."""
         assert node.state is not None
         found = []
-        for view in range(stale.view + 1, proposal.block.header.view):
+        for view in range(stale.view + 1, end):
             for held in (node.state.nullifications, node.state.notarizations):
-                if view in held:
-                    found.append(held[view])  # type: ignore[index]
+                if View(view) in held:
+                    found.append(held[View(view)])
                     break
         return tuple(found)

@@ -31,6 +31,6 @@ class Replayer(Behaviour):
         acted = list(effects)
         if self._kept and any(isinstance(effect, SetTimer) for effect in effects):
             others = [peer for peer in node.network.nodes if peer is not node]
-            for _ in range(2):
-                acted.append(Send(str(self._random.choice(others).index), self._random.choice(self._kept)))
+            for message in self._random.choices(self._kept, k=2):
+                acted += [Send(str(self._random.choice(others).index), message)]
         return acted

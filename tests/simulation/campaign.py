@@ -1,4 +1,4 @@
-"""Many seeds, each a network with faults and an adversary: `python -m tests.simulation.campaign --seeds N --first K`."""
+"""Many seeds, each with faults and an adversary: `python -m tests.simulation.campaign --seeds N --first K`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first one (default: 0)")
     parser.add_argument("--kind", choices=KINDS, default=None, help="of adversary; by default they take turns")
     options = parser.parse_args()
-    print(f"{'seed':>7}  {'adversary':<15} {'nodes':>5} {'final':>6} {'later':>6} {'recovery':>9} {'bound':>7}  seconds")
+    print(
+        f"{'seed':>7}  {'adversary':<15} {'nodes':>5} {'final':>6} {'later':>6} {'recovery':>9} {'bound':>7}  seconds"
+    )
     for seed in range(options.first, options.first + options.seeds):
         begin = time.perf_counter()
         outcome = run_seed(seed, options.kind)

@@ -1,4 +1,4 @@
-"""Stand-ins for simulations: signatures that cost one hash, and a ledger that counts. Production code never sees them."""
+"""Stand-ins for simulations only: signatures that cost one hash, and a ledger that counts."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Auditor:
         self.honest = honest
         self.final_at_height: dict[int, Digest] = {}
         self.final_in_view: dict[int, Digest] = {}
-        self.parent_at_height: dict[int, Digest] = {}
         self.nullified: set[int] = set()
+        self.finalized: set[int] = set()
         self.notarized: dict[int, Digest] = {}
         self.accused: set[AccountId] = set()
         self.blamed: dict[str, int] = {}
@@ -63,17 +63,15 @@ class Auditor:
             below = self.final_at_height.get(header.height - 1)
             if below is not None and below != header.parent_hash:
                 raise Violation(f"the final block at height {header.height} does not extend the one below")
-            if int(header.view) in self.final_in_view and header.parent_view >= header.view:
-                raise Violation("views do not rise along the chain")
 
     def _observe_certificate(self, kind: VoteKind, view: int, block: Digest | None) -> None:
         if kind is VoteKind.NULLIFY:
             self.nullified.add(view)
         elif block is not None and self.notarized.setdefault(view, block) != block:
             raise Violation(f"two blocks certified in view {view}")
-        if kind is VoteKind.FINALIZE and self.final_in_view.setdefault(view, block or b"") != block:
-            raise Violation(f"two blocks finalized in view {view}")
-        if view in self.nullified and kind is not VoteKind.NOTARIZE and view in self.final_in_view:
+        if kind is VoteKind.FINALIZE:
+            self.finalized.add(view)
+        if view in self.nullified and view in self.finalized:
             raise Violation(f"view {view} is both finalized and nullified")
 
     def _observe_vote(self, vote: Vote) -> None:

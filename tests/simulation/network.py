@@ -18,7 +18,7 @@ from milon.consensus.engine import step
 from milon.consensus.events import Committed, Event, MessageReceived, TimerFired, TransactionsReceived
 from milon.consensus.messages import LoggedVote, LogRecord, Message, view_of_record
 from milon.consensus.restore import compute_genesis_commit, restore
-from milon.consensus.state import State
+from milon.consensus.state import NO_VIEW, State
 from milon.state.memory_store import MemoryStore
 from tests.simulation.cheap import CHEAP, COUNTING, account_of
 from tests.simulation.invariants import Auditor
@@ -57,7 +57,7 @@ class Node:
     behaviour: Behaviour  # honest or not
     store: MemoryStore = field(default_factory=MemoryStore)  # survives crashes
     log: list[LogRecord] = field(default_factory=list)  # survives crashes
-    signed_view: View = View(0)  # survives crashes
+    signed_view: View = NO_VIEW  # survives crashes
     clock_skew_ms: int = 0  # its clock minus the network's
     config: Config = field(init=False)
     state: State | None = None  # None: down
