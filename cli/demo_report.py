@@ -66,8 +66,8 @@ def list_slashes(closed: Json) -> list[Json]:
 
 def _why_slashed(closed: Json, account: str) -> str:
     for claim in closed["claims"]:
-        if claim["trainer"] == account and claim["status"] == "refuted":
-            return f"claim {claim['claim'][:8]} refuted by replay"
+        if claim["trainer"] == account and claim["status"].startswith("refuted"):
+            return f"claim {claim['claim'][:8]} {claim['status']}"
     return "a false statement about another's claim"
 
 

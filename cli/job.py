@@ -65,11 +65,15 @@ def submit_job(
 
 def parse_terms(texts: list[str]) -> dict[str, str]:
     """Terms by name from `NAME=VALUE`; a usage error for anything else."""
+    from milon.client.terms import TermChoices
+
     found: dict[str, str] = {}
     for text in texts:
         name, sign, value = text.partition("=")
-        if not sign or not name.replace("-", "").replace("_", "").isalpha() or not value:
-            raise typer.BadParameter(f"{text!r} is not NAME=VALUE, such as batch-size=64", param_hint="--term")
+        known = [term.replace("_", "-") for term in TermChoices.__annotations__]
+        if not sign or not value or name.replace("_", "-") not in known:
+            detail = f"{text!r} is not NAME=VALUE; the names are {', '.join(known)}"
+            raise typer.BadParameter(detail, param_hint="--term")
         found[name.replace("_", "-")] = value
     return found
 

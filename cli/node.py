@@ -106,13 +106,7 @@ def peers(root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None:
     print_table(
         ("peer", "address", "received", "sent", "refused"),
         [
-            (
-                peer["peer_id"],
-                peer["address"],
-                peer["bytes_in"],
-                peer["bytes_out"],
-                peer["rejects"],
-            )
+            (peer["peer_id"], peer["address"] or "-", peer["bytes_in"], peer["bytes_out"], peer["rejects"])
             for peer in found
         ],
     )

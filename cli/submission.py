@@ -51,9 +51,7 @@ def capture(file: Path, options: Mapping[str, str]) -> Iterator[Captured]:
 
     with tempfile.TemporaryDirectory(prefix="milon-job-") as name:
         folder = Path(name)
-        arguments = [str(file), "--out", name]
-        for option, value in options.items():
-            arguments += [f"--{option}", value]
+        arguments = [str(file), "--out", name, *(f"--{option}={value}" for option, value in options.items())]
         summary = run_client("prepare", arguments)
         spec = decode(JobSpec, (folder / "spec.cbor").read_bytes())
         blobs = tuple(path for path in sorted(folder.iterdir()) if len(path.name) == 64)

@@ -167,14 +167,19 @@ class NodeClient:
         receipt = self.wait_for(
             lambda: self._final_receipt(transaction),
             timeout_s,
-            f"transaction {transaction[:8]} is not in a final block yet; it stays valid, ask again with `milon tx`",
+            f"transaction {transaction[:8]} is in no final block yet; it stays valid and may still take effect",
         )
         if receipt["problem"]:
             raise parse_problem(receipt["problem"])
         return receipt
 
     def _final_receipt(self, transaction: str) -> Json | None:
-        receipt = self.receipt(transaction)
+        try:
+            receipt = self.receipt(transaction)
+        except Refused as refusal:
+            if refusal.reason is Reason.UNKNOWN:
+                return None  # it has left the mempool with a block whose receipts the node has not read yet
+            raise
         return None if receipt["status"] == "pending" else receipt
 
     def wait_for(self, probe: Callable[[], Json | None], timeout_s: float, late: str) -> Json:

@@ -181,7 +181,7 @@ def make_status(height: int = 12, peers: int = 4) -> StatusView:
         Epoch(0),
         View(height + 1),
         False,
-        tuple(PeerView(f"12D3KooW{index}", f"/ip4/127.0.0.1/tcp/{index}", True, 10, 20, 0) for index in range(peers)),
+        tuple(PeerView(f"12D3KooW{index}", f"/ip4/127.0.0.1/tcp/{index}", 10, 20, 0) for index in range(peers)),
         tuple(Validator(account, Power(1_000_000)) for account in ACCOUNTS),
         (WorkView("replay", JOB, Round(2), 1, 2, ACCOUNTS[1], HALF_BITS),),
         3,

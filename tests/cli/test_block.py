@@ -1,0 +1,104 @@
+"""`milon verify-block`: what it asks for, what it prints, and its exit codes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milon.base.errors import Reason, Rejected
+from milon.base.ids import Digest
+from milon.base.units import Height
+from milon.node.verify import VerifyReport
+from milon_cli import block
+from tests.cli.conftest import Milon
+
+ADDRESS = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWTest"
+HASH = "ab" * 32
+WORDS = ("--bootstrap", ADDRESS, "--genesis-hash", HASH)
+
+
+def _report(verdict: str) -> VerifyReport:
+    is_valid = verdict == "valid"
+    return VerifyReport(
+        height=Height(42),
+        hash=Digest(bytes(32)),
+        verdict=verdict,
+        detail="" if is_valid else "segment 3 replays to other bits",
+        claim="" if is_valid else "cd" * 32,
+        segment=None if is_valid else 3,
+        trainer="" if is_valid else "ef" * 32,
+        rounds=1,
+        segments_total=20,
+        segments_replayed=4,
+        proved=("the certificate",),
+        not_proved=("16 segments",),
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the check was asked; its answer is under "answer"."""
+    found: dict[str, Any] = {"answer": _report("valid")}
+
+    def check(folder: Path, *words: Any) -> VerifyReport:
+        assert os.listdir(folder) == []
+        found["folder"], found["words"] = folder, words
+        if isinstance(found["answer"], Rejected):
+            raise ExceptionGroup("tasks", [found["answer"]])
+        assert isinstance(found["answer"], VerifyReport)
+        return found["answer"]
+
+    monkeypatch.setattr(block, "_verify", check)
+    return found
+
+
+def test_a_true_block_is_valid(milon: Milon, asked: dict[str, Any]) -> None:
+    told = milon("verify-block", 42, *WORDS, "--segments", 4)
+    assert told.code == 0
+    assert "valid" in told.out.splitlines()[0]
+    assert "not proved: 16 segments" in told.out
+    assert asked["words"][:4] == ((ADDRESS,), bytes.fromhex(HASH), 42, 4)
+    assert not asked["folder"].exists()
+
+
+def test_a_lie_is_named(milon: Milon, asked: dict[str, Any]) -> None:
+    asked["answer"] = _report("invalid")
+    told = milon("verify-block", HASH, *WORDS)
+    assert told.code == 1
+    assert "cd" * 32 in told.out
+    assert "segment 3" in told.out
+    assert milon("verify-block", HASH, *WORDS, "--json").json["claim"] == "cd" * 32
+    assert asked["words"][2] == bytes.fromhex(HASH)
+
+
+def test_what_cannot_be_checked_has_a_reason(milon: Milon, asked: dict[str, Any]) -> None:
+    asked["answer"] = Rejected(Reason.UNAVAILABLE, "nobody has the data")
+    told = milon("verify-block", 42, *WORDS, "--json")
+    assert (told.code, told.json["error"]["detail"]) == (2, "nobody has the data")
+
+
+def test_the_folder_must_be_empty(milon: Milon, asked: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    assert milon("verify-block", 42, *WORDS, "--data", tmp_path / "full").code == 2
+    assert milon("verify-block", 42, *WORDS, "--data", tmp_path / "new").code == 0
+    assert asked["folder"] == tmp_path / "new"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("42",),
+        ("42", "--bootstrap", ADDRESS),
+        ("42", "--bootstrap", "x", "--genesis-hash", HASH),
+        ("42", "--bootstrap", ADDRESS, "--genesis-hash", "x"),
+        ("-1", *WORDS),
+        ("zz", *WORDS),
+        ("²", *WORDS),
+        ("42", *WORDS, "--segments", "-1"),
+    ],
+)
+def test_wrong_words_check_nothing(milon: Milon, asked: dict[str, Any], words: tuple[str, ...]) -> None:
+    assert milon("verify-block", *words).code == 2
+    assert "words" not in asked
