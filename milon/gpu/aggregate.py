@@ -9,7 +9,7 @@ state. Every decision compares integers (`milon.pol.aggregation`). docs/spec/agg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ from milon.gpu.aggregate_rules import (
     add_once_rounded,
     compute_lower_median,
     compute_median_twice,
-        compute_trimmed_sum,
+    compute_trimmed_sum,
     compute_weighted_sum,
     divide_half_even,
 )
@@ -66,6 +66,11 @@ class _Round:
     state: Mapping[str, Tensor]  # the round's
     shifts: Mapping[str, int]  # the updates' grid, per tensor
     columns: int  # of a block
+    statistics: frozenset[str]  # names of tensors that no gradient moves
+
+    def blocks(self, entries: Sequence[Entry], has_statistics: bool = False) -> Iterator[Block]:
+        """The updates' blocks of trained tensors, and of the others too where asked for."""
+        return iterate_blocks(self.state, entries, self.shifts, self.columns, self.statistics, has_statistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def _screen(part: _Round, rule: Rule, party: _Party) -> tuple[_Party, list[Refus
     if rule is Rule.MEAN or len(party.entries) < 3:
         return party, []
     stand = Comparison(party.weights)
-    for block in iterate_blocks(part.state, party.entries, part.shifts, part.columns):
+    for block in part.blocks(party.entries):
         stand.add(block.values)
     # An average over s steps errs like 1 / sqrt(s): without this factor, trainers of few steps look like outliers.
     pairs = zip(stand.squared_distances, party.entries, strict=True)
@@ -108,7 +113,7 @@ def _screen(part: _Round, rule: Rule, party: _Party) -> tuple[_Party, list[Refus
 def _select(part: _Round, party: _Party) -> tuple[_Party, list[Refusal]]:
     """The party that multi-Krum takes in, with the weight it takes of each."""
     gram = Gram(len(party.entries))
-    for block in iterate_blocks(part.state, party.entries, part.shifts, part.columns):
+    for block in part.blocks(party.entries):
         gram.add(block.values)
     faulty_weight = compute_faulty_weight(party.weights, party.faulty_count)
     scores = compute_krum_scores(gram.compute_squared_distances(), party.weights, faulty_weight)
@@ -143,9 +148,10 @@ def _combine(rule: Rule, party: _Party, block: Block) -> tuple[Tensor, int]:
 def _advance(part: _Round, rule: Rule, party: _Party, steps: int) -> dict[str, Tensor]:
     """The model's tensors after the round."""
     flat = {name: part.state[name].reshape(-1).clone() for name in part.state if name.startswith("model.")}
-    for block in iterate_blocks(part.state, party.entries, part.shifts, part.columns):
+    for block in part.blocks(party.entries, has_statistics=True):
         numerator, denominator = _combine(rule, party, block)
-        grid = divide_half_even(numerator << FRACTION_BITS, denominator) * steps
+        scale = 1 if block.name in part.statistics else steps
+        grid = divide_half_even(numerator << FRACTION_BITS, denominator) * scale
         here = flat[block.name][block.start : block.end]
         here.copy_(add_once_rounded(here, grid, -(part.shifts[block.name] + FRACTION_BITS)))
     for name in integer_names(part.state):
@@ -163,10 +169,12 @@ def _run(
     faulty_count: int,
     columns: int,
     is_screened: bool,
+    statistics: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Tensor], Report]:
     fit, refused = split_unfit(round_state, entries)
     party = _cap(rule, fit, [0] * len(fit), max(0, faulty_count - len(refused)))
-    part = _Round(round_state, compute_shifts(round_state, fit, party.weights, columns), columns)
+    shifts = compute_shifts(round_state, fit, party.weights, columns, statistics)
+    part = _Round(round_state, shifts, columns, statistics)
     if is_screened:
         party, far = _screen(part, rule, party)
         refused += far
@@ -189,6 +197,7 @@ def aggregate_round(
     faulty_count: int,
     initial_slots: Mapping[str, Tensor],
     *,
+    statistics: frozenset[str] = frozenset(),
     columns: int = BLOCK_COLUMNS,
 ) -> tuple[dict[str, Tensor], Report]:
     """The state after a round, in order of name, and the report of what was accepted and refused.
@@ -197,7 +206,10 @@ def aggregate_round(
     (final - round) / steps, its weight its steps under the cap of `compute_capped_weights`. Floating tensors under
     "model." advance by the rule's result times the weighted mean of the accepted steps; the others take the weighted
     lower median of the accepted finals; slots under "optimizer." start again from `initial_slots`, so that no
-    trainer's momentum is a free input of another. Every update refused before the rule lowers `faulty_count` by one.
+    trainer's momentum is a free input of another. `statistics` names floating tensors of the model that no gradient
+    moves, such as BatchNorm's running variance: a moving average does not grow with the steps, so their differences
+    are combined whole, and neither screen nor Krum looks at them. Every update
+    refused before the rule lowers `faulty_count` by one.
 
     Raises `Rejected`: TOO_FEW where the rule cannot bear the number left; NOT_FINITE where the result leaves binary32;
     DUPLICATE, OUT_OF_RANGE, MALFORMED, DOES_NOT_FIT for input that no honest caller gives. A round it is raised for
@@ -210,7 +222,7 @@ def aggregate_round(
         if before[0] == after[0]:
             raise Rejected(Reason.DUPLICATE, f"two finals of account {after[0].hex()}")
     entries = [Entry(AccountId(account), steps, steps, state) for account, steps, state in ordered]
-    model, report = _run(round_state, entries, rule, faulty_count, columns, is_screened=True)
+    model, report = _run(round_state, entries, rule, faulty_count, columns, is_screened=True, statistics=statistics)
     model.update((name, tensor.clone()) for name, tensor in initial_slots.items())
     return {name: model[name] for name in sorted(model)}, report
 

@@ -70,9 +70,7 @@ def verify_round_state(round_state: Mapping[str, Tensor], initial_slots: Mapping
     require(is_finite(round_state), Reason.NOT_FINITE, "the round's own state")
 
 
-def split_unfit(
-    round_state: Mapping[str, Tensor], entries: Sequence[Entry]
-) -> tuple[list[Entry], list[Refusal]]:
+def split_unfit(round_state: Mapping[str, Tensor], entries: Sequence[Entry]) -> tuple[list[Entry], list[Refusal]]:
     """The entries that a rule may see, and the refusals of the others."""
     fit, refused = [], []
     for entry in entries:
@@ -93,17 +91,23 @@ def _columns(round_state: Mapping[str, Tensor], name: str, columns: int) -> Iter
 
 
 def _difference(
-    round_state: Mapping[str, Tensor], entries: Sequence[Entry], name: str, start: int, end: int
+    round_state: Mapping[str, Tensor], entries: Sequence[Entry], name: str, columns: tuple[int, int], is_rate: bool
 ) -> Tensor:
-    """(final - round) / steps in binary64, two roundings, [updates, end - start]."""
+    """final - round in binary64, one rounding; for a rate divided by the steps, a second one. [updates, columns]."""
+    start, end = columns
     base = round_state[name].reshape(-1)[start:end].to(torch.float64)
     finals = torch.stack([entry.state[name].reshape(-1)[start:end] for entry in entries]).to(torch.float64)
     steps = torch.tensor([entry.steps for entry in entries], dtype=torch.float64, device=base.device)
-    return finals.sub_(base).div_(steps.unsqueeze(1))
+    difference = finals.sub_(base)
+    return difference.div_(steps.unsqueeze(1)) if is_rate else difference
 
 
 def compute_shifts(
-    round_state: Mapping[str, Tensor], entries: Sequence[Entry], weights: Sequence[int], columns: int
+    round_state: Mapping[str, Tensor],
+    entries: Sequence[Entry],
+    weights: Sequence[int],
+    columns: int,
+    statistics: frozenset[str],
 ) -> dict[str, int]:
     """Per tensor the s of its grid 2^-s: the largest magnitude of a typical update fills all but two of 19 bits.
 
@@ -115,7 +119,7 @@ def compute_shifts(
     for name in float_names(round_state):
         largest = torch.zeros(len(entries), dtype=torch.float64, device=round_state[name].device)
         for start, end in _columns(round_state, name, columns):
-            block = _difference(round_state, entries, name, start, end)
+            block = _difference(round_state, entries, name, (start, end), name not in statistics)
             largest = torch.maximum(largest, block.abs_().amax(dim=1))
         magnitudes = largest.cpu()
         moved = [index for index, magnitude in enumerate(magnitudes.tolist()) if magnitude]
@@ -129,10 +133,21 @@ def compute_shifts(
 
 
 def iterate_blocks(
-    round_state: Mapping[str, Tensor], entries: Sequence[Entry], shifts: Mapping[str, int], columns: int
+    round_state: Mapping[str, Tensor],
+    entries: Sequence[Entry],
+    shifts: Mapping[str, int],
+    columns: int,
+    statistics: frozenset[str],
+    has_statistics: bool,
 ) -> Iterator[Block]:
-    """Every block of every floating tensor of the model: clip(round_half_even(x * 2^s), -BOUND, BOUND)."""
+    """Every block of the model's trained tensors: clip(round_half_even(x * 2^s), -BOUND, BOUND), x per step.
+
+    With `has_statistics` also those of the other floating tensors, whose x is the whole difference.
+    """
     for name in float_names(round_state):
+        if name in statistics and not has_statistics:
+            continue
         for start, end in _columns(round_state, name, columns):
-            block = _difference(round_state, entries, name, start, end).mul_(2.0 ** shifts[name])
+            block = _difference(round_state, entries, name, (start, end), name not in statistics)
+            block = block.mul_(2.0 ** shifts[name])
             yield Block(name, start, end, block.round_().clamp_(-BOUND, BOUND).to(torch.int64))

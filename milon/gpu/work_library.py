@@ -14,11 +14,11 @@ from torch import Tensor
 from milon.base.codec import SIZE_MAX_BYTES, decode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
-from milon.gpu.checkpoint import STATE_MAX_BYTES, state_digest
+from milon.gpu.checkpoint import MODEL_PREFIX, STATE_MAX_BYTES, state_digest
 from milon.gpu.interpreter import Plan, load
 from milon.gpu.operations import TORCH_DTYPES
 from milon.gpu.rows import DATASET_BYTES_MAX, Dataset, parse_manifest, read_dataset
-from milon.pol.program import InputRole, Program, ProgramKind
+from milon.pol.program import InputRole, OutputRole, Program, ProgramKind
 from milon.pol.shapes import DType
 from milon.pol.work import BlobFile
 
@@ -74,6 +74,13 @@ def layout_of(program: Program) -> dict[str, Tensor]:
         for entry in program.inputs
         if entry.role is InputRole.STATE
     }
+
+
+def statistics_of(program: Program) -> frozenset[str]:
+    """The state tensors of the model that no gradient moves: buffers such as BatchNorm's running statistics."""
+    trained = {output.name for output in program.outputs if output.role is OutputRole.GRADIENT}
+    state = {entry.name for entry in program.inputs if entry.role is InputRole.STATE}
+    return frozenset(name for name in state - trained if name.startswith(MODEL_PREFIX))
 
 
 def batch_types(program: Program) -> tuple[tuple[DType, tuple[int, ...]], ...]:

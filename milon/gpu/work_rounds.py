@@ -21,7 +21,7 @@ from milon.gpu.interpreter import Plan
 from milon.gpu.replay import replay_segment
 from milon.gpu.rows import Dataset
 from milon.gpu.train import RoundWork, SegmentRun, read_state, train_segments
-from milon.gpu.work_library import Files, Library, layout_of, write_blob
+from milon.gpu.work_library import Files, Library, layout_of, statistics_of, write_blob
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
 from milon.pol.program import ProgramKind
 from milon.pol.terms import JobSpec
@@ -146,7 +146,8 @@ def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
     """
     began = time.perf_counter()
     spec, files = request.spec, Files(request.files)
-    layout = layout_of(library.open_program(files, spec.train, ProgramKind.TRAIN).program)
+    train = library.open_program(files, spec.train, ProgramKind.TRAIN).program
+    layout, statistics = layout_of(train), statistics_of(train)
     raw = files.read(request.state)
     round_state = read_state(raw, layout)
     initial = read_state(files.read(spec.initial_state), layout)
@@ -158,7 +159,8 @@ def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
     finals, problems = _read_finals(request, files, len(raw))
     # Every file is open by now: what is refused from here on is refused alike on every machine.
     try:
-        state, report = aggregate_round(round_state, finals, spec.terms.aggregator, spec.terms.faulty_count, slots)
+        rule, faulty_count = spec.terms.aggregator, int(spec.terms.faulty_count)
+        state, report = aggregate_round(round_state, finals, rule, faulty_count, slots, statistics=statistics)
         evaluation = evaluate_state(state, programs, rows)
     except Rejected as rejected:
         outcome = _void(request, _evaluate_old(round_state, programs, rows), problems, rejected.detail)

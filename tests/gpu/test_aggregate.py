@@ -300,3 +300,19 @@ def test_five_updates_of_300_thousand_parameters_take_under_a_second() -> None:
             aggregate_round(base, finals, rule, 1, {})
             taken.append(time.process_time() - start)
         assert min(taken) < 1.0
+
+
+def test_moving_averages_are_combined_whole_and_stay_between_what_trainers_sent() -> None:
+    """Trainers of few steps move BatchNorm's variance nearly as far as those of many: per step it would overshoot."""
+    base = {"model.variance": torch.full((4,), 1.0), "model.weight": torch.zeros(4)}
+
+    def final(steps: int) -> dict[str, torch.Tensor]:
+        settled = 0.02 + 0.98 * 0.9**steps
+        return {"model.variance": torch.full((4,), settled), "model.weight": torch.full((4,), 0.001 * steps)}
+
+    finals = [(account(i), steps, final(steps)) for i, steps in enumerate((8, 16, 24, 32, 80))]
+    new, _ = aggregate_round(base, finals, Rule.TRIMMED_MEAN, 1, {}, statistics=frozenset({"model.variance"}))
+    sent = [float(state["model.variance"][0]) for _, _, state in finals]
+    assert min(sent) <= float(new["model.variance"].min()) <= float(new["model.variance"].max()) <= max(sent)
+    overshot, _ = aggregate_round(base, finals, Rule.TRIMMED_MEAN, 1, {})
+    assert float(overshot["model.variance"].min()) < 0
