@@ -19,15 +19,16 @@ from milon.state.store import Commit
 
 
 def commit_final(turn: Turn) -> None:
-    """Commit up to the newest finalization if its block and all between are here; otherwise they are asked for."""
+    """Commit up to the newest finalization if its block and all between are here; otherwise they are asked for.
+
+    Raises RuntimeError where a final block is invalid here: going on would hide that something is badly wrong.
+    """
     finalization = turn.state.finalization
     if finalization is None or finalization.content.view <= turn.state.tip.view or finalization.content.block is None:
         return
-    ancestor = resolve(turn, finalization.content.block)
+    ancestor = resolve(turn, finalization.content.block, is_final=True)
     if ancestor is not None:
         commit_up_to(turn, ancestor)
-    elif finalization.content.block in turn.state.refused:
-        raise RuntimeError(f"final block {finalization.content.block.hex()} is invalid here")
 
 
 def commit_up_to(turn: Turn, last: Ancestor) -> None:

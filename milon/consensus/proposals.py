@@ -6,7 +6,7 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.base.units import TimeMs, View
 from milon.chain.block import compute_header_hash
-from milon.chain.certificate import Certificate, VoteKind
+from milon.chain.certificate import VoteKind
 from milon.chain.transaction import Transaction
 from milon.consensus.application import EPOCH
 from milon.consensus.blocks import (
@@ -128,10 +128,11 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
         return
     if header.view < state.view:
         return
-    verify_body(config, proposal.block)
     config.cryptography.verify_vote(proposal.vote, config.chain_id)
+    verify_body(config, proposal.block)
     if len(proposal.justification) == count_certificates(header):
-        _require_commitment(header.justification_hash, header.parent_view, proposal.justification)
+        found = compute_justification_hash(header.parent_view, proposal.justification)
+        require(found == header.justification_hash, Reason.DIFFERS, "other certificates than the header commits to")
     turn.update(
         proposals={**state.proposals, header.view: proposal},
         bodies=state.bodies if name in state.executed else {**state.bodies, name: proposal.block},
@@ -140,9 +141,9 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
     _learn_certificates(turn, proposal, name)
 
 
-def _require_commitment(commitment: Digest, parent_view: View, certificates: tuple[Certificate, ...]) -> None:
-    found = compute_justification_hash(parent_view, certificates)
-    require(found == commitment, Reason.DIFFERS, "other certificates than the header commits to")
+def _drop_parts(turn: Turn, name: Digest) -> None:
+    """Certificates that are not the leader's: anybody may have sent them, so they say nothing about the block."""
+    turn.update(parts={other: held for other, held in turn.state.parts.items() if other != name})
 
 
 def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
@@ -179,7 +180,9 @@ def _judge(turn: Turn, proposal: Proposal, name: Digest) -> bool:
     certificates = (*proposal.justification, *state.parts.get(name, ()))
     if len(certificates) < count_certificates(header):
         return False
-    _require_commitment(header.justification_hash, header.parent_view, certificates)
+    if compute_justification_hash(header.parent_view, certificates) != header.justification_hash:
+        _drop_parts(turn, name)
+        return False
     verify_justification(header, certificates)
     for certificate in certificates:
         verify_once(turn, certificate)

@@ -20,6 +20,7 @@ from milon.consensus.blocks import execute_block, verify_body, with_executed
 from milon.consensus.events import Peer
 from milon.consensus.justification import split_certificates
 from milon.consensus.messages import (
+    CERTIFICATES_MAX,
     RANGE_BLOCKS_MAX,
     RANGE_BLOCKS_MAX_BYTES,
     RANGE_HEADERS_MAX,
@@ -36,7 +37,7 @@ from milon.consensus.state import Ancestor, Request, find_block
 from milon.consensus.tally import take_certificate, verify_once
 from milon.consensus.turn import Turn
 
-GAP_MAX = 4  # blocks fetched one by one, backwards; a wider gap is fetched by height
+GAP_MAX = 4  # final blocks fetched one by one, backwards; a wider gap is fetched by height
 REQUESTS_MAX = 64  # things asked for at once; more means that the oldest are no longer wanted
 
 RANGE = b"range"
@@ -77,11 +78,11 @@ def ask_for_certificates(turn: Turn, missing: View) -> None:
     ask(turn, CERTIFICATES, CertificateRequest(first, missing))
 
 
-def resolve(turn: Turn, block: Digest) -> Ancestor | None:
+def resolve(turn: Turn, block: Digest, *, is_final: bool = False) -> Ancestor | None:
     """What a child of `block` must know, executing it and its ancestors where needed; asks for what is missing.
 
-    None: not now, or not on top of the final chain, or never. A block that a quorum signed and that is invalid here is
-    left alone; `finality` crashes if it becomes final.
+    None: not now, or not on top of the final chain, or never. A block that is invalid here is left alone even if a
+    quorum notarized it; where it `is_final`, that ends the node (RuntimeError).
     """
     path: list[Block] = []
     cursor = block
@@ -89,7 +90,9 @@ def resolve(turn: Turn, block: Digest) -> Ancestor | None:
         state = turn.state
         entry = state.executed.get(cursor)
         found = find_block(state, cursor)
-        if cursor in state.refused or (found is not None and found.header.height <= state.tip.height):
+        if found is not None and found.header.height <= state.tip.height:
+            return None
+        if cursor in state.refused and not is_final:
             return None
         if entry is not None:
             break
@@ -97,7 +100,7 @@ def resolve(turn: Turn, block: Digest) -> Ancestor | None:
             ask(turn, _name_block(cursor), BlockRequest(cursor))
             return None
         path.append(found)
-        if len(path) > GAP_MAX and found.header.height > state.tip.height + 1:
+        if found.header.view <= state.final_view and found.header.height > state.tip.height + GAP_MAX:
             ask(turn, RANGE, RangeRequest(Height(state.tip.height + 1)))
             return None
         cursor = found.header.parent_hash
@@ -106,7 +109,9 @@ def resolve(turn: Turn, block: Digest) -> Ancestor | None:
     for found in reversed(path):
         try:
             parent = execute(turn, parent, found)
-        except Rejected:
+        except Rejected as error:
+            if is_final:
+                raise RuntimeError(f"final block {found.header.height} is invalid here: {error}") from error
             return None
     return parent
 
@@ -205,7 +210,8 @@ def answer_certificates(turn: Turn, request: CertificateRequest) -> None:
     if state.finalization is not None and request.first <= state.final_view:
         found.append(state.finalization)
     for held in (state.notarizations, state.nullifications):
-        found.extend(held[view] for view in sorted(held) if request.first <= view <= request.last)
+        wanted = [view for view in sorted(held) if request.first <= view <= request.last]
+        found.extend(held[view] for view in wanted[-CERTIFICATES_MAX:])
     if found:
         turn.send(CertificateBatch(split_certificates(found)[0]), turn.peer)
 

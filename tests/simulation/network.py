@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from milon.base.codec import encode
 from milon.base.signing import SecretKey, secret_key_from
 from milon.base.units import Amount, Count, Height, TimeMs, View
 from milon.chain.genesis import Genesis, GenesisAccount
@@ -16,7 +18,15 @@ from milon.consensus.application import Application, Config, Cryptography, make_
 from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, Persist, PruneLog, Send, SetTimer
 from milon.consensus.engine import step
 from milon.consensus.events import Committed, Event, MessageReceived, TimerFired, TransactionsReceived
-from milon.consensus.messages import LoggedVote, LogRecord, Message, view_of_record
+from milon.consensus.messages import (
+    LoggedVote,
+    LogRecord,
+    Message,
+    decode_message,
+    decode_record,
+    encode_message,
+    view_of_record,
+)
 from milon.consensus.restore import compute_genesis_commit, restore
 from milon.consensus.state import NO_VIEW, State
 from milon.state.memory_store import MemoryStore
@@ -93,7 +103,9 @@ class Node:
             steps_left -= 1
             match effect:
                 case Persist():
-                    self.log.append(effect.record)
+                    self.log.append(
+                        decode_record(encode(effect.record)) if self.network.is_encoded else effect.record
+                    )
                     if isinstance(effect.record, LoggedVote):
                         self.signed_view = max(self.signed_view, effect.record.vote.content.view)
                 case Send():
@@ -145,8 +157,17 @@ class Network:
         application: Application = COUNTING,
         cryptography: Cryptography = CHEAP,
         parameters: Parameters = PARAMETERS,
+        make_table: Callable[[Genesis], Mapping[bytes, bytes]] = lambda genesis: {b"genesis": b"ledger"},
+        late: frozenset[int] = frozenset(),
+        is_encoded: bool = False,
     ) -> None:
-        """Nodes in order of `behaviours`; node i has the key of validator `keys[i]` (None: an observer)."""
+        """Nodes in order of `behaviours`; node i has the key of validator `keys[i]` (None: an observer).
+
+        Nodes in `late` start only when told to; `is_encoded`: messages and log records travel as bytes.
+        """
+        self.is_encoded = is_encoded
+        self.bytes_sent = 0
+        self.kinds_sent: Counter[type] = Counter()
         self.random = random.Random(seed)
         self.application = application
         self.cryptography = cryptography
@@ -169,10 +190,11 @@ class Network:
         honest = {account_of(node.key) for node in self.nodes if node.behaviour.is_honest and node.key is not None}
         crooked = {account_of(node.key) for node in self.nodes if not node.behaviour.is_honest and node.key is not None}
         self.auditor = Auditor(frozenset(honest - crooked))
-        table = {b"genesis": b"ledger"}
+        table = make_table(self.genesis)
         for node in self.nodes:
             node.store.commit(compute_genesis_commit(self.genesis, table))
-            self.schedule(START_MS + self.random.randrange(100), ("start", node.index))
+            if node.index not in late:
+                self.schedule(START_MS + self.random.randrange(100), ("start", node.index))
 
     @property
     def honest(self) -> list[Node]:
@@ -198,6 +220,11 @@ class Network:
 
     def send(self, sender: Node, peer: str | None, message: Message) -> None:
         """Put a message on its way, to one node or to all others."""
+        if self.is_encoded:
+            raw = encode_message(message)
+            message = decode_message(raw)
+            self.bytes_sent += len(raw)
+        self.kinds_sent[type(message)] += 1
         targets = [node.index for node in self.nodes if node is not sender] if peer is None else [int(peer)]
         for target in targets:
             delay = self._draw_delay(sender.index, target)
