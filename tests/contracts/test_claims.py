@@ -23,12 +23,11 @@ from milon.contracts.records import ClaimRecord, ClaimStatus, Phase
 from milon.pol.claim import key_traces
 from milon.pol.sampling import draw_sample
 from milon.pol.verdict import Verdict
-from tests.contracts.helpers import NO_CLAIM, STAKE, Chain, assert_refused, make_spec, name_of
+from tests.contracts.helpers import NO_CLAIM, Chain, assert_refused, make_spec, name_of
 from tests.contracts.players import Player, World, make_world, player_of, reach_claims, reach_phase, start_job
 
 NOTHING = Digest(bytes(32))
 NO_PROOF = VrfProof(bytes(80))
-HALF_STAKE = STAKE // 2
 
 
 def key_of(world: World, account: AccountId) -> SecretKey:

@@ -1,0 +1,92 @@
+"""Frozen bytes: a transaction of every kind, the table at genesis, and the table after a scripted life of a job.
+
+A changed digest means another chain: nodes of before and after would no longer agree. Where that is meant, put the new
+digests, which the failing test prints, into the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+from milon.base.codec import decode, encode
+from milon.base.hashing import digest, sha256
+from milon.base.ids import AccountId, ClaimId, Digest, JobId, VrfProof
+from milon.base.signing import secret_key_from
+from milon.base.units import Amount, Count, Nonce, Round
+from milon.chain.transaction import (
+    Action,
+    AggregateVote,
+    Attest,
+    Bond,
+    Claim,
+    Enrol,
+    HoldJob,
+    Judge,
+    OpenTraces,
+    SubmitJob,
+    Transaction,
+    TransactionBody,
+    Transfer,
+    Unbond,
+    Withdraw,
+    sign_transaction,
+)
+from milon.pol.claim import SegmentRecord
+from milon.pol.verdict import Refusal, RoundOutcome, Verdict
+from tests.contracts.helpers import CHAIN_ID, Chain, make_spec
+from tests.contracts.players import make_world, start_job
+
+FROZEN = Path(__file__).parents[1] / "vectors" / "contracts.json"
+
+A, B, C = (Digest(bytes([value]) * 32) for value in (1, 2, 3))
+JOB, CLAIM, ACCOUNT = JobId(A), ClaimId(B), AccountId(C)
+OUTCOME = RoundOutcome(A, Count(1), Count(2), Count(3), (ACCOUNT,), (Refusal(AccountId(B), "far"),), "")
+ACTIONS: tuple[Action, ...] = (
+    Transfer(ACCOUNT, Amount(5)),
+    Bond(Amount(6)),
+    Unbond(Amount(7)),
+    Withdraw(),
+    SubmitJob(make_spec(), Amount(8)),
+    HoldJob(JOB, "why"),
+    Enrol(JOB, Count(9)),
+    Claim(JOB, Round(1), Count(2), A, B, C, Count(10)),
+    Attest(CLAIM, VrfProof(bytes(80)), Verdict.FALSE, Count(3), A),
+    OpenTraces(CLAIM, (SegmentRecord(Count(0), A, B, Count(4)),), (C,)),
+    Judge(CLAIM, Count(3), Verdict.UNAVAILABLE),
+    AggregateVote(JOB, Round(1), OUTCOME),
+)
+
+
+def compute_table_digest(table: dict[bytes, bytes]) -> Digest:
+    """Over all keys and values in order."""
+    return digest("test-table", *(part for entry in sorted(table.items()) for part in entry))
+
+
+def compute_vectors() -> dict[str, str]:
+    """Everything that is frozen, in hexadecimal."""
+    key = secret_key_from("vector")
+    found: dict[str, str] = {}
+    for action in ACTIONS:
+        body = TransactionBody(CHAIN_ID, key.account, Nonce(1), Amount(2), action)
+        raw = encode(sign_transaction(key, body))
+        assert encode(decode(Transaction, raw)) == raw
+        found[f"transaction {type(action).__name__}"] = sha256(raw).hex()
+    found["table at genesis"] = compute_table_digest(Chain().table).hex()
+    world = make_world(p1={"lies": frozenset({3})}, p2={"is_lazy": True})
+    job = start_job(world, audit_ppm=(Count(0), Count(500_000)))
+    world.run(job, lambda record: record.next_round == 1)
+    found["table after a round"] = compute_table_digest(world.chain.table).hex()
+    world.finish(job)
+    found["table after a job"] = compute_table_digest(world.chain.table).hex()
+    return found
+
+
+def test_every_kind_of_transaction_is_frozen() -> None:
+    assert [type(action) for action in ACTIONS] == list(get_args(Action))
+
+
+def test_nothing_frozen_has_changed() -> None:
+    found = compute_vectors()
+    assert found == json.loads(FROZEN.read_text()), json.dumps(found, indent=2)
