@@ -82,10 +82,8 @@ def _is_whole(nodes: tuple[NodeFolder, ...]) -> bool:
     for folder in nodes:
         if find_process(folder) is None:
             raise Rejected(Reason.UNAVAILABLE, f"the node on {folder.root} ended:\n{read_last_lines(folder, 5)}")
-        status = read_status(folder)
-        if status is None or len(status["peers"]) < len(nodes) - 1:
-            return False
-    return True
+    statuses = (read_status(folder) for folder in nodes)
+    return all(status is not None and len(status["peers"]) >= len(nodes) - 1 for status in statuses)
 
 
 def _describe(nodes: tuple[NodeFolder, ...]) -> str:
