@@ -24,6 +24,7 @@ def join(
     device: Annotated[str | None, typer.Option(help="auto or cpu: where training runs.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the worker.")] = None,
     listen_host: Annotated[str | None, typer.Option(help="IP address for other nodes.")] = None,
+    announce_host: Annotated[str | None, typer.Option(help="IP address others reach it at, if another.")] = None,
     listen_port: Annotated[int | None, typer.Option(help="TCP port for other nodes; 0: a free one.")] = None,
     api_port: Annotated[int | None, typer.Option(help="TCP port of the HTTP API; 0: a free one.")] = None,
 ) -> None:
@@ -42,6 +43,7 @@ def join(
         "device": device,
         "threads": threads,
         "listen_host": listen_host,
+        "announce_host": announce_host,
         "listen_port": listen_port,
         "api_port": api_port,
     }
