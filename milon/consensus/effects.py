@@ -59,7 +59,7 @@ class CommitBlocks:
 class PruneLog:
     """Records of views up to this one may leave the vote log."""
 
-    view: View  # of the stored tip
+    view: View  # the last one below the stored tip's
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from milon.base.codec import encode
 from milon.base.ids import AccountId, Digest
-from milon.base.units import Height, Nonce
+from milon.base.units import Height, Nonce, View
 from milon.chain.learning import BlockReport
 from milon.consensus.blocks import ledger_after
 from milon.consensus.effects import CommitBlocks, FinalizedBlock, PruneLog
@@ -103,5 +103,6 @@ def take_committed(turn: Turn, height: Height) -> None:
     """The store has everything up to `height`: overlays of those blocks are no longer needed, nor are log records."""
     kept = {name: entry for name, entry in turn.state.executed.items() if entry.ancestor.height > height}
     turn.update(executed=kept)
-    if height == turn.state.tip.height:
-        turn.emit(PruneLog(turn.state.tip.view))
+    tip = turn.state.tip
+    if height == tip.height and tip.view:
+        turn.emit(PruneLog(View(tip.view - 1)))  # the tip's notarization may stand in an own proposal's justification

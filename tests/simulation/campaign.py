@@ -46,21 +46,19 @@ class Outcome:
 
 
 def make_network(seed: int, kind: str | None = None) -> tuple[Network, str]:
-    """The network that a seed stands for; one crooked validator of four, or of five with unequal power."""
+    """The network that a seed stands for: four validators, five with unequal power, or seven; the most crooked ones."""
     chance = random.Random(seed)
     kind = KINDS[seed % len(KINDS)] if kind is None else kind
-    powers = (10, 10, 10, 10) if chance.randrange(3) else (30, 25, 25, 15, 5)
-    crooked = chance.randrange(len(powers))
-    if powers[crooked] * 3 >= sum(powers):
-        raise ValueError("more than the protocol can bear")
+    powers = chance.choice(((10, 10, 10, 10),) * 5 + ((30, 25, 25, 15, 5),) * 2 + ((10,) * 7,))
     behaviours: list[Behaviour] = [Behaviour() for _ in powers]
     keys: list[int | None] = list(range(len(powers)))
-    if kind == "twins":
-        behaviours[crooked] = Twin()
-        behaviours.append(Twin())
-        keys.append(crooked)
-    elif kind != "none":
-        behaviours[crooked] = _MAKE[kind](seed)
+    for crooked in _draw_crooked(chance, powers) if kind != "none" else ():
+        if kind == "twins":
+            behaviours[crooked] = Twin()
+            behaviours.append(Twin())
+            keys.append(crooked)
+        else:
+            behaviours[crooked] = _MAKE[kind](seed)
     if chance.randrange(4) == 0:
         behaviours.append(Behaviour())
         keys.append(None)
@@ -68,6 +66,15 @@ def make_network(seed: int, kind: str | None = None) -> tuple[Network, str]:
     for node in network.nodes:
         node.clock_skew_ms = chance.randrange(-40, 41)
     return network, kind
+
+
+def _draw_crooked(chance: random.Random, powers: tuple[int, ...]) -> list[int]:
+    """As many validators as the protocol bears: less than a third of the power."""
+    crooked: list[int] = []
+    for index in chance.sample(range(len(powers)), len(powers)):
+        if 3 * (powers[index] + sum(powers[other] for other in crooked)) < sum(powers):
+            crooked.append(index)
+    return crooked
 
 
 def _draw_faults(chance: random.Random, nodes: int) -> Faults:

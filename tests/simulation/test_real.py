@@ -1,6 +1,6 @@
 """The engine with everything real that it will meet: ed25519, the VRF, canonical bytes, the contracts' ledger."""
 
-from milon.base.units import Amount, Nonce
+from milon.base.units import Amount, Height, Nonce
 from milon.chain.transaction import TransactionBody, Transfer, sign_transaction
 from milon.consensus.application import ED25519, Application
 from milon.contracts.accounts import load_account
@@ -43,7 +43,7 @@ def test_transfers_take_effect_on_every_node_through_loss_and_crashes() -> None:
     assert min(network.heights()) >= 6
     states = [(load_account(Ledger(node.store), receiver).balance, node.store.tip()) for node in network.nodes]
     assert all(balance == 10**6 + 600 for balance, _ in states)
-    height = min(network.heights())
+    height = Height(min(network.heights()))
     roots = {node.store.block_by_height(height) for node in network.nodes}
     assert len(roots) == 1 and None not in roots
 
