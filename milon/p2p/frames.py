@@ -99,6 +99,7 @@ class FrameReader:
         self._buffer = bytearray()
 
     async def _fill(self, size: int) -> bool:
+        """Have `size` bytes; False at the end of the stream, when nothing of a frame is here."""
         while len(self._buffer) < size:
             chunk = await self._read(READ_BYTES)
             if not chunk:
@@ -119,7 +120,7 @@ class FrameReader:
         limit = size_max_of(kind, self._channel)
         require(size <= limit, Reason.TOO_LARGE, f"a frame of {size} bytes; {limit} are allowed")
         end = HEADER_BYTES + size
-        require(await self._fill(end), Reason.MALFORMED, "the stream ends inside a frame")
+        await self._fill(end)
         payload = bytes(self._buffer[HEADER_BYTES:end])
         del self._buffer[:end]
         return kind, payload

@@ -36,6 +36,7 @@ PROTOCOLS: Mapping[Channel, TProtocol] = {
     Channel.PEERS: TProtocol("/milon/peers/1"),
 }
 BULK = frozenset({Channel.SYNC, Channel.BLOB})  # everything else goes first on a shared connection
+BULK_GRANT_BYTES = 1 << 20  # with it a chunk of a blob needs no round trip of its own in the middle
 ASK_MAX_S = 10.0  # within this the whole request must have arrived
 ANSWER_MAX_S = 60.0  # to compute and send an answer: a chunk on a slow line takes a second
 
@@ -86,7 +87,9 @@ class Requests:
     async def _ask(self, peer: PeerId, channel: Channel, payload: bytes) -> tuple[int, bytes]:
         stream = await self._open_stream(peer, PROTOCOLS[channel])
         try:
-            stream.muxed_stream.is_bulk = channel in BULK
+            if channel in BULK:
+                stream.muxed_stream.is_bulk = True
+                stream.muxed_stream.grant(BULK_GRANT_BYTES)
             await stream.write(encode_frame(channel, payload))
             frame = await frames_of(stream, channel).next()
             if frame is None:

@@ -42,6 +42,7 @@ from milon.p2p.transport import Channel, PeerCounters, PeerId, Received, Respond
 log = logging.getLogger("milon.p2p")
 
 ONE_WAY = TProtocol("/milon/consensus/1")
+CROSSING_S = 3.0  # two dials that cross are no further apart than a slow handshake
 OPEN_MAX_S = 5.0  # to agree on a protocol
 CLOSE_MAX_S = 2.0  # to leave; what hangs then is dropped
 
@@ -159,7 +160,7 @@ class LibP2PTransport:
             raise Rejected(Reason.NOT_NOW, "the transport does not run")
         with trio.move_on_after(timeout_s):
             link = self._links.get(peer)
-            if link is None:
+            if link is None or not self._live(ID.from_base58(peer)):
                 try:
                     target = Multiaddr(address)
                     await host.get_network().dial_addr(target, ID.from_base58(peer))
@@ -208,9 +209,12 @@ class LibP2PTransport:
         if host is None or self._book.is_banned(peer) or peer == self._peer_id:
             connection.muxed_conn.abort()
             return
-        for other in host.get_network().get_connections(connection.muxed_conn.peer_id):
-            # A second connection the same way means that the peer lost the first one, say by a restart.
-            if other is not connection and other.muxed_conn.is_initiator == connection.muxed_conn.is_initiator:
+        new = connection.muxed_conn
+        for other in host.get_network().get_connections(new.peer_id):
+            # Who is connected does not dial: one side has lost the older connection, say by a restart, unless both
+            # dialled at the same time.
+            is_crossing = other.muxed_conn.is_initiator != new.is_initiator
+            if other is not connection and not (is_crossing and new.opened_s - other.muxed_conn.opened_s < CROSSING_S):
                 other.muxed_conn.abort()
         self._link_of(peer)
 

@@ -205,3 +205,14 @@ async def test_random_frames_never_raise() -> None:
                 await pipe.write(header + chance.randbytes(chance.randint(0, 60)))
             await pipe.close()
             await wait_until(lambda muxed=muxed: muxed.is_closed)
+
+
+async def test_granted_credit_is_usable_and_no_more_than_that() -> None:
+    async with pair() as (one, two):
+        mine = await one.open_stream()
+        theirs = await two.accept_stream()
+        theirs.grant(WINDOW_BYTES)
+        with trio.move_on_after(0.2) as waiting:
+            await mine.write(bytes(3 * WINDOW_BYTES))
+        assert waiting.cancelled_caught
+        await wait_until(lambda: len(theirs._buffer) == 2 * WINDOW_BYTES)

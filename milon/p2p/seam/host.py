@@ -20,6 +20,7 @@ from libp2p.host.ping import handle_ping
 from libp2p.identity.identify.identify import ID as IDENTIFY_ID
 from libp2p.identity.identify.identify import identify_handler_for
 from libp2p.io.exceptions import IOException
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
@@ -78,6 +79,13 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]  # libp2p's classes are untyped
         return bool(found)
 
 
+class NoConnector(AutoConnector):  # type: ignore[misc]  # libp2p's classes are untyped here
+    """Never dials: libp2p's own fills up to half the connections allowed from whatever addresses it has heard of."""
+
+    async def maybe_connect(self) -> None:
+        """Nothing."""
+
+
 class GuardedHost(BasicHost):  # type: ignore[misc]  # libp2p's classes are untyped here
     """Negotiates and runs stream handlers behind a guard; each stream is over when its handler is."""
 
@@ -131,7 +139,7 @@ def build_host(key_pair: KeyPair, tcp: GuardedTCP, on_fault: OnFault) -> Guarded
         connection_config=ConnectionConfig(
             max_connections=CONNECTIONS_MAX,
             min_connections=0,
-            low_watermark=0,  # it never dials by itself
+            low_watermark=0,
             high_watermark=CONNECTIONS_MAX,
             max_connections_per_peer=4,  # two in use; trimming is left to `LibP2PTransport`
             inbound_upgrade_timeout=UPGRADE_MAX_S,
@@ -140,4 +148,5 @@ def build_host(key_pair: KeyPair, tcp: GuardedTCP, on_fault: OnFault) -> Guarded
             outbound_stream_protocol_negotiation_timeout=NEGOTIATE_MAX_S,
         ),
     )
+    swarm.auto_connector = NoConnector(swarm)
     return GuardedHost(swarm, on_fault)

@@ -110,6 +110,12 @@ class Stream(IMuxedStream):  # type: ignore[misc]  # libp2p's classes are untype
             self._owed = 0
         return taken
 
+    def grant(self, extra: int) -> None:
+        """Let the peer have `extra` more bytes under way than the usual window: for an answer that was asked for."""
+        if not self.is_closed:
+            self._credit_in += extra
+            self.muxed_conn.queue_control(WINDOW_UPDATE, 0, self.stream_id, extra)
+
     async def write(self, data: bytes) -> None:
         """Queue all of `data` in order, waiting for the peer's credit and for room; cancelling it hurts no other."""
         view = memoryview(data)

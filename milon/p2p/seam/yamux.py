@@ -58,6 +58,7 @@ class Yamux(IMuxedConn):  # type: ignore[misc]  # libp2p's classes are untyped h
         self.secured_conn = conn
         self.peer_id = peer_id
         self.on_close: object = None  # libp2p's swarm sets it; the end of `accept_stream` tells it the same
+        self.opened_s = trio.current_time()
         self.event_started = trio.Event()
         self.streams: dict[int, Stream] = {}
         self._raw = raw_stream_of(conn)
