@@ -82,7 +82,8 @@ class Applied:
     closed: tuple[ClosedRound, ...]  # the rounds it closes
 
 
-BEACONS_KEPT = 64  # far more than any delay between an event and the beacon that decides about it
+BEACONS_KEPT = 64  # for readers who check a recent draw; the rules use a beacon in its own block
+LEARNING_BYTES_ENOUGH = 1 << 20  # with the largest round on top, a block's report is still one value of the codec
 
 
 MEMO_TRANSACTION_MAX_BYTES = 4_096  # with the memo's size: at most 32 MiB of transactions are kept
@@ -179,9 +180,25 @@ def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Tr
     if context.height > BEACONS_KEPT:
         draft.remove(beacon_key(context.height - BEACONS_KEPT))
     receipts = tuple(apply_transaction(draft, context, transaction) for transaction in transactions)
-    moment = Moment(context.height, context.parameters)
-    closed = [advance_job(draft, job, moment) for job in load_open_jobs(draft)]
-    return Applied(draft.commit(), receipts, tuple(entry for entry in closed if entry is not None))
+    closed = _advance_jobs(draft, Moment(context.height, context.parameters))
+    return Applied(draft.commit(), receipts, closed)
+
+
+def _advance_jobs(draft: Draft, moment: Moment) -> tuple[ClosedRound, ...]:
+    """What time does to the open jobs, in order of submission; the rounds this closes.
+
+    Jobs beyond the limit wait for the next block: whatever is due stays due, and deadlines are kept a block later.
+    """
+    closed: list[ClosedRound] = []
+    size = 0
+    for job in load_open_jobs(draft):
+        if size >= LEARNING_BYTES_ENOUGH:
+            break
+        entry = advance_job(draft, job, moment)
+        if entry is not None:
+            closed.append(entry)
+            size += len(encode(entry))
+    return tuple(closed)
 
 
 def select_transactions(

@@ -112,7 +112,10 @@ def apply_hold_job(draft: Draft, sender: AccountId, action: HoldJob, height: Hei
 
 
 def apply_enrol(draft: Draft, sender: AccountId, action: Enrol) -> None:
-    """Add or refresh a trainer, who must have the bond and not have lied to this job."""
+    """Add a trainer, or one back that missed a round: it must have the bond and not have lied to this job.
+
+    Once a round at most, since each time writes the whole record.
+    """
     record = load_job(draft, action.job)
     is_open = record.status in (JobStatus.ENROLLING, JobStatus.RUNNING)
     require(is_open, Reason.NOT_NOW, f"the job is {record.status.value}")
@@ -120,6 +123,7 @@ def apply_enrol(draft: Draft, sender: AccountId, action: Enrol) -> None:
     require(not problem, Reason.NOT_ALLOWED, problem)
     require(1 <= action.capacity <= CAPACITY_MAX, Reason.OUT_OF_RANGE, f"capacity may be 1 to {CAPACITY_MAX}")
     known = next((entry for entry in record.trainers if entry.account == sender), None)
+    require(known is None or not known.is_active, Reason.DUPLICATE, "this trainer is enrolled")
     require(known is not None or len(record.trainers) < TRAINERS_MAX, Reason.FULL, f"{TRAINERS_MAX} trainers enrolled")
     delivered = known.delivered if known else Count(0)
     others = [entry for entry in record.trainers if entry.account != sender]

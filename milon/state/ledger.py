@@ -13,8 +13,10 @@ from milon.base.errors import Rejected
 
 T = TypeVar("T")
 
-MEMO_RECORD_MAX_BYTES = 4096  # accounts, stakes, claims; larger records are rare and decoded each time
+MEMO_RECORD_MAX_BYTES = 4096  # accounts, stakes, claims
 MEMO_RECORDS_MAX = 8192  # with the limit above: at most 32 MiB, typically 2
+MEMO_LARGE_MAX_BYTES = 64 << 10  # jobs with many trainers and their rounds; larger records are decoded each time
+MEMO_LARGE_RECORDS_MAX = 160  # every block looks at 64 open jobs and their rounds: 10 MiB, a few times that decoded
 
 NO_CHANGES: Mapping[bytes, bytes | None] = MappingProxyType({})
 
@@ -36,6 +38,7 @@ def _decode_own(kind: Any, raw: bytes) -> Any:
 
 # Records are immutable values, so that one decoded once may be handed out again.
 _decode_own_small: Callable[[Any, bytes], Any] = lru_cache(maxsize=MEMO_RECORDS_MAX)(_decode_own)
+_decode_own_large: Callable[[Any, bytes], Any] = lru_cache(maxsize=MEMO_LARGE_RECORDS_MAX)(_decode_own)
 
 
 def load_record(reader: Reader, key: bytes, kind: type[T]) -> T | None:
@@ -43,7 +46,11 @@ def load_record(reader: Reader, key: bytes, kind: type[T]) -> T | None:
     raw = reader.get(key)
     if raw is None:
         return None
-    decoder = _decode_own_small if len(raw) <= MEMO_RECORD_MAX_BYTES else _decode_own
+    decoder: Callable[[Any, bytes], Any] = _decode_own
+    if len(raw) <= MEMO_RECORD_MAX_BYTES:
+        decoder = _decode_own_small
+    elif len(raw) <= MEMO_LARGE_MAX_BYTES:
+        decoder = _decode_own_large
     record: T = decoder(kind, raw)
     return record
 

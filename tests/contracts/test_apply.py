@@ -256,3 +256,15 @@ def test_whoever_signs_must_be_the_sender() -> None:
     chain = Chain()
     body = chain.sign(chain.keys[0], PAY).body
     assert_inadmissible(chain, sign_transaction(chain.keys[1], body), Reason.BAD_SIGNATURE)
+
+
+def test_rounds_that_would_make_a_report_too_large_close_a_block_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world()
+    jobs = [start_job(world, rounds=Count(1)) for _ in range(3)]
+    monkeypatch.setattr("milon.contracts.apply.LEARNING_BYTES_ENOUGH", 1)
+    most = 0
+    while any(world.chain.job(job).escrow for job in jobs):
+        most = max(most, len(world.step().closed))
+    assert most == 1
+    assert [closed.job for closed in world.chain.closed] == jobs
+    assert {claim.status for closed in world.chain.closed for claim in closed.claims} == {"accepted"}

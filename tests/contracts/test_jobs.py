@@ -181,13 +181,13 @@ def test_a_trainer_needs_its_bond() -> None:
     assert chain.do((key, Enrol(job, Count(1)))) == ("",)
 
 
-def test_enrolling_again_changes_the_capacity() -> None:
+def test_a_trainer_enrols_once_while_it_is_active() -> None:
     chain = Chain()
     job = chain.submit(chain.others[0], make_spec())
     hold(chain, job, 3)
-    for capacity in (5, 9):
-        chain.do((chain.keys[1], Enrol(job, Count(capacity))))
-    assert chain.job(job).trainers == (Trainer(chain.keys[1].account, Count(9), True, Count(0)),)
+    chain.do((chain.keys[1], Enrol(job, Count(5))))
+    assert_refused(chain, chain.keys[1], Enrol(job, Count(9)), Reason.DUPLICATE)
+    assert chain.job(job).trainers == (Trainer(chain.keys[1].account, Count(5), True, Count(0)),)
 
 
 def test_a_trainer_whose_bond_has_gone_does_not_count() -> None:

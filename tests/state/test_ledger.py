@@ -8,7 +8,7 @@ import pytest
 
 from milon.base.codec import encode, wire
 from milon.base.units import Amount, Nonce
-from milon.state.ledger import MEMO_RECORD_MAX_BYTES, Draft, Ledger
+from milon.state.ledger import MEMO_LARGE_MAX_BYTES, MEMO_RECORD_MAX_BYTES, Draft, Ledger
 
 
 @wire("test-ledger-purse/1")
@@ -42,7 +42,7 @@ def test_changes_cannot_be_written_to() -> None:
         draft.changes[b"a"] = b"y"  # type: ignore[index]
 
 
-@pytest.mark.parametrize("size", [0, 2 * MEMO_RECORD_MAX_BYTES])
+@pytest.mark.parametrize("size", [0, 2 * MEMO_RECORD_MAX_BYTES, 2 * MEMO_LARGE_MAX_BYTES])
 def test_records_come_back_as_written(size: int) -> None:
     purse = Purse(Amount(5), Nonce(1), bytes(size))
     ledger = Ledger(BASE).with_record(b"purse", purse)
