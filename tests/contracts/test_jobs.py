@@ -18,8 +18,8 @@ from milon.contracts.jobs import (
     PROBLEM_CHARACTERS_MAX,
     load_open_jobs,
 )
-from milon.contracts.records import JobStatus, Trainer
-from milon.pol.terms import EvaluationProgram, compute_cost_max
+from milon.contracts.records import JobStatus, Trainer, job_key
+from milon.pol.terms import TRAINERS_MAX, EvaluationProgram, compute_cost_max
 from tests.contracts.helpers import BALANCE, NO_JOB, STAKE, Chain, account_id, assert_refused, make_spec, name_of
 from tests.contracts.players import make_world, start_job
 
@@ -188,6 +188,15 @@ def test_a_trainer_enrols_once_while_it_is_active() -> None:
     chain.do((chain.keys[1], Enrol(job, Count(5))))
     assert_refused(chain, chain.keys[1], Enrol(job, Count(9)), Reason.DUPLICATE)
     assert chain.job(job).trainers == (Trainer(chain.keys[1].account, Count(5), True, Count(0)),)
+
+
+def test_a_job_has_a_last_trainer() -> None:
+    chain = Chain()
+    job = chain.submit(chain.others[0], make_spec())
+    hold(chain, job, 3)
+    crowd = tuple(Trainer(account_id(number), Count(1), False, Count(0)) for number in range(TRAINERS_MAX))
+    chain.table[job_key(job)] = encode(replace(chain.job(job), trainers=crowd))
+    assert_refused(chain, chain.keys[0], Enrol(job, Count(1)), Reason.FULL)
 
 
 def test_a_trainer_whose_bond_has_gone_does_not_count() -> None:
