@@ -30,6 +30,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
 
 from milon.p2p.seam.guard import Guard
 from milon.p2p.seam.tcp import GuardedTCP
@@ -91,10 +92,17 @@ class GuardedHost(BasicHost):  # type: ignore[misc]  # libp2p's classes are unty
 
     def __init__(self, swarm: GuardedSwarm, on_fault: OnFault) -> None:
         self._on_fault = on_fault
+        self._own_addresses: list[Multiaddr] = []
         # Named here, not libp2p's defaults: what strangers push by identify/push would fill the peer store.
         protocols = OrderedDict({PING_ID: handle_ping})
         super().__init__(network=swarm, default_protocols=protocols, disable_identify_address_discovery=True)
         self.set_stream_handler(IDENTIFY_ID, identify_handler_for(self, use_varint_format=True))
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """Built once it listens: gossip asks for them with every message, and parsing them is a quarter of its cost."""
+        if not self._own_addresses and self.get_transport_addrs():
+            self._own_addresses = super().get_addrs()
+        return list(self._own_addresses)
 
     def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
         """Nothing: protocols are known, and these tasks run where an error ends the process."""
