@@ -15,8 +15,9 @@ from typing import Any
 
 from milon.base.errors import Rejected
 from milon.client.job import load_job_file
-from milon.client.terms import EVALUATION_ROWS, JobError
+from milon.client.terms import JobError
 
+BATCH_ROWS = 256  # evaluated at once
 EXIT_WRONG = 2  # the reason stands on standard error
 
 
@@ -28,7 +29,7 @@ def measure_accuracy(job_file: Path, weights: Path, data: Path | None = None) ->
     job = load_job_file(job_file)
     load_weights(job.model, weights)
     _, columns = collect_columns(data or job.evaluation)
-    return compute_plain_accuracy(job.model, job.loss, columns, EVALUATION_ROWS)
+    return compute_plain_accuracy(job.model, job.loss, columns, BATCH_ROWS)
 
 
 def export_state(state: Path, out: Path) -> dict[str, Any]:

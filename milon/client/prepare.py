@@ -73,7 +73,7 @@ def prepare(
     report(_describe_rows("training data", len(train_columns[0]), train_files))
     evaluation_files = work_data.write_dataset(names, columns, folder)
     report(_describe_rows("evaluation data", rows, evaluation_files))
-    sizes = compute_evaluation_batches(rows)
+    sizes = compute_evaluation_batches(rows, terms.batch_size)
     report("capturing the model, its loss and its optimizer")
     captured = capture_job(job.model, job.loss, job.optimizer, train_columns, terms.batch_size, sizes, folder)
     report(captured.description)

@@ -14,7 +14,7 @@ from milon.pol.terms import PARTS_PER_MILLION, JobTerms, compute_cost_max, verif
 
 ACCOUNT_BYTES = 32
 DEFAULT_PRICE = 1_000  # a segment's and a replay's, where neither prices nor a reward are named
-EVALUATION_ROWS = 512  # up to so many rows are evaluated in one batch
+EVALUATION_BATCHES = 16  # an evaluation batch may be so many training batches: without gradients it needs less a row
 
 
 class JobError(Exception):
@@ -196,9 +196,8 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
     return terms, reward
 
 
-def compute_evaluation_batches(rows: int) -> tuple[int, ...]:
+def compute_evaluation_batches(rows: int, batch_size: int) -> tuple[int, ...]:
     """The batch sizes in which `rows` evaluation rows are covered: one, or one and what is left over."""
-    if rows <= EVALUATION_ROWS:
-        return (rows,)
-    left = rows % EVALUATION_ROWS
-    return (EVALUATION_ROWS, left) if left else (EVALUATION_ROWS,)
+    size = min(rows, batch_size * EVALUATION_BATCHES)
+    left = rows % size
+    return (size, left) if left else (size,)

@@ -81,4 +81,4 @@ def test_what_cannot_work_is_said(choices: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize(("rows", "sizes"), [(1, (1,)), (512, (512,)), (1024, (512,)), (1025, (512, 1))])
 def test_evaluation_batches_cover_all_rows(rows: int, sizes: tuple[int, ...]) -> None:
-    assert compute_evaluation_batches(rows) == sizes
+    assert compute_evaluation_batches(rows, 32) == sizes
