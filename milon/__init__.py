@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from milon.version import VERSION
+
 if TYPE_CHECKING:
     from milon.client.job import Job
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Job"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import milon
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Height, Power
 from milon.chain.certificate import Validator
@@ -17,6 +16,7 @@ from milon.node.view import PeerView, StatusView, WorkView
 from milon.p2p.transport import PeerCounters, PeerId, Transport
 from milon.state.ledger import Ledger
 from milon.state.store import Store
+from milon.version import VERSION
 
 NUMERICS = "exact/1"
 SYNCING_BLOCKS = 3  # behind by more than this is catching up, not the news of the moment
@@ -57,7 +57,7 @@ def build_status(
     account = load_account(ledger, identity.account)
     supply = load_supply(ledger)
     return StatusView(
-        version=milon.__version__,
+        version=VERSION,
         numerics=NUMERICS,
         chain_id=genesis.chain_id,
         genesis_hash=identity.genesis_hash,
