@@ -15,6 +15,7 @@ from milon.base.codec import decode, encode
 from milon.base.ids import NO_DIGEST, AccountId, Digest
 from milon.base.units import Count
 from milon.gpu.checkpoint import from_bytes, state_digest, to_bytes
+from milon.gpu.work_data import write_dataset
 from milon.gpu.work_library import write_blob
 from milon.gpu.worker import read_message, write_message
 from milon.pol.claim import commit_trace
@@ -37,9 +38,9 @@ from milon.pol.work import (
     TrainSegments,
     WorkRefused,
 )
-from tests.gpu.small_job import SEED, list_files, prepare_small
+from tests.gpu.small_job import SEED, list_files, make_rows, prepare_small
 
-DEADLINE_S = 60.0  # a loaded machine loads torch in several seconds
+DEADLINE_S = 120.0  # a loaded machine loads torch in several seconds
 BUDGET = {"memory_bytes_max": Count(1 << 30), "operations_max": Count(1 << 40)}
 COMMAND = [sys.executable, "-m", "milon.gpu.worker", "--threads", "1"]
 
@@ -265,6 +266,14 @@ def test_a_job_over_budget_or_not_whole_is_refused(worker: WorkerProcess) -> Non
     ):
         refused = worker.ask(request)
         assert isinstance(refused, WorkRefused) and refused.reason == reason, refused
+
+
+def test_rows_whose_classes_the_model_does_not_have_are_refused(worker: WorkerProcess, tmp_path: Path) -> None:
+    images, classes = make_rows(60, 1)
+    files = write_dataset(("images", "classes"), (images, classes + 3), tmp_path)
+    spec = dataclasses.replace(prepare_small().spec, train_rows=files[-1].blob)
+    refused = worker.ask(_check(spec, tuple(files)))
+    assert isinstance(refused, WorkRefused) and refused.reason == "out-of-range", refused
 
 
 def test_a_missing_start_state_is_said(worker: WorkerProcess, tmp_path: Path) -> None:
