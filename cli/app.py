@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_json = "--json" in words and words[:1] != ["demo"]
     try:
-        app(words, prog_name="milon")
+        _call(words)
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else Exit.OK if ending.code is None else Exit.CANNOT
     except KeyboardInterrupt:
@@ -66,12 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.NO_NODE
     except Rejected as refusal:
         return _refuse(refusal, is_json)
-    except ExceptionGroup as group:
-        return _refuse(find_refusal(group), is_json)
     except OSError as error:
         print_error("unavailable", f"{error.filename or 'the system'}: {error.strerror}", is_json)
         return Exit.CANNOT
     return Exit.OK
+
+
+def _call(words: list[str]) -> None:
+    try:
+        app(words, prog_name="milon")
+    except ExceptionGroup as group:
+        raise find_refusal(group) from None
 
 
 def _refuse(refusal: Rejected, is_json: bool) -> int:

@@ -71,32 +71,31 @@ def demo(
         raise typer.BadParameter("good, collapse or nothing", param_hint="--expect")
     texts = [f"{nodes - 1}=sign-flip"] if adversary is None else [text for text in adversary if text != "none"]
     adversaries = read_adversaries(texts)
-    choices = DemoChoices(
-        job if job is not None else find_example(),
-        rounds,
-        aggregator,
-        audit,
-        tuple(term or ()),
-        verify_segments,
-        float(timeout_s),
-        tuple(sorted(adversaries)),
-    )
+    poisoners = tuple(sorted(adversaries))
+    file = job if job is not None else find_example()
+    terms = tuple(term or ())
+    choices = DemoChoices(file, rounds, aggregator, audit, terms, verify_segments, float(timeout_s), poisoners)
     parameters = make_parameters(block_time_ms, busy_block_time_ms, delta_ms)
     began = time.monotonic()
     with working_folder(root, keep) as folder:
         testnet = make_local(folder / "net", nodes, adversaries, parameters, threads)
+        name_of = naming(testnet.accounts)
         with contextlib.ExitStack() as ending:
             ending.callback(stop_nodes, testnet.nodes)
-            names = {account: f"node {index}" for index, account in enumerate(testnet.accounts)}
-
-            def name_of(account: str) -> str:
-                return names.get(account, account[:8])
-
-            with open_screen(screen and sys.stdout.isatty(), name_of) as shown:
-                outcome = run_demo(testnet, choices, shown, began)
-        failures = finish(outcome, expect, accuracy_min, json_file, name_of)
-        if failures:
+            shown = ending.enter_context(open_screen(screen and sys.stdout.isatty(), name_of))
+            outcome = run_demo(testnet, choices, shown, began)
+        if finish(outcome, expect, accuracy_min, json_file, name_of):
             raise typer.Exit(Exit.NO)
+
+
+def naming(accounts: tuple[str, ...]) -> Naming:
+    """Nodes by number for their accounts; anybody else by the first digits."""
+    names = {account: f"node {index}" for index, account in enumerate(accounts)}
+
+    def name_of(account: str) -> str:
+        return names.get(account, account[:8])
+
+    return name_of
 
 
 def finish(outcome: Outcome, expect: str, accuracy_min: float, json_file: Path | None, name_of: Naming) -> list[str]:

@@ -16,6 +16,7 @@ from .demo_report import Outcome
 from .demo_screen import Screen, Snapshot
 from .network import raise_network
 from .output import percent
+from .watch import ENDED
 
 if TYPE_CHECKING:
     from milon.client.http import NodeClient
@@ -137,31 +138,33 @@ def submit(testnet: Testnet, choices: DemoChoices) -> str:
 def follow(observer: Observer, job: str, timeout_s: float, screen: Screen) -> Json:
     """Show progress until the job ends or time is up; its last view."""
     from milon.base.errors import Reason, Rejected
+    from milon.client.waiting import wait_until
 
-    deadline = time.monotonic() + timeout_s
-    last: Json | None = None
-    while True:
+    seen: list[Json] = []
+
+    def has_ended() -> bool:
         snapshot = observer.snapshot(job)
         screen.show(snapshot)
-        last = snapshot.job or last
-        if last is not None and last["status"] in ("finished", "rejected"):
-            return last
-        if time.monotonic() > deadline:
-            if last is None:
-                raise Rejected(Reason.UNAVAILABLE, f"no node showed the job in {timeout_s:.0f} s")
-            return last
-        time.sleep(POLL_S)
+        if snapshot.job is not None:
+            seen[:] = [snapshot.job]
+        return bool(seen) and seen[0]["status"] in ENDED
+
+    wait_until(has_ended, timeout_s, POLL_S)
+    if not seen:
+        raise Rejected(Reason.UNAVAILABLE, f"no node showed the job in {timeout_s:.0f} s")
+    return seen[0]
 
 
 def collect_digests(observer: Observer, accounts: tuple[str, ...], job: str, last: Json) -> dict[str, str | None]:
     """The job's state on every node, once each has seen as many rounds as `last`, or time is up."""
-    deadline = time.monotonic() + SETTLE_S
-    while True:
-        views = observer.views_of(job)
-        is_settled = all(view is not None and view["round"] >= last["round"] for view in views)
-        if is_settled or time.monotonic() > deadline:
-            return {account: view["state"] if view else None for account, view in zip(accounts, views, strict=True)}
-        time.sleep(POLL_S)
+    from milon.client.waiting import wait_until
+
+    def is_settled() -> bool:
+        return all(view is not None and view["round"] >= last["round"] for view in observer.views_of(job))
+
+    wait_until(is_settled, SETTLE_S, POLL_S)
+    views = observer.views_of(job)
+    return {account: view["state"] if view else None for account, view in zip(accounts, views, strict=True)}
 
 
 def verify_last(status: Json, job: Json, choices: DemoChoices, folder: Path, screen: Screen) -> Json:

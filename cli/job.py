@@ -43,7 +43,8 @@ def submit_job(
     Everything is checked before anything is sent; until the transaction is signed nothing has been spent, and after it
     Ctrl-C only ends the watching.
     """
-    from .submission import capture, send
+    from milon.client.submission import capture, send
+
     from .watch import watch_job
 
     named = {"train-data": data, "evaluation-data": evaluation_data, "rounds": rounds, "aggregator": aggregator}

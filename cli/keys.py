@@ -41,11 +41,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show which account a key file is for, and the peer id it would make; never the secret."""
-    from milon.node.keys import load_key
-    from milon.p2p.identity import compute_peer_id
+    from milon.node.keys import compute_peer_id_of, load_key
 
-    account = load_key(path).account
-    found = {"account": account.hex(), "peer_id": compute_peer_id(account)}
+    key = load_key(path)
+    found = {"account": key.account.hex(), "peer_id": compute_peer_id_of(key)}
     if as_json:
         print_json(found)
     else:

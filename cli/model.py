@@ -33,9 +33,8 @@ def pull(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a job's newest model as a safetensors file for plain PyTorch; it appears whole or not at all."""
+    from milon.client.submission import export_model
     from milon.node.folder import refusing_os_errors
-
-    from .submission import run_client
 
     with refusing_os_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +42,7 @@ def pull(
             found = client.find_job(job)
             state, model = Path(name) / "state", Path(name) / "model"
             client.get_blob(found["state"], state)
-            answer = run_client("model", ["export", str(state), str(model)])
+            answer = export_model(state, model)
             model.replace(out)
     if as_json:
         print_json({"job": found["job"], "state": found["state"], "round": found["round"], "file": str(out), **answer})

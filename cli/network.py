@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .processes import find_process, read_last_lines, start_node, stop_nodes, wait_until
+from milon.client.waiting import wait_until
+
+from .processes import find_process, read_last_lines, start_node, stop_nodes
 
 if TYPE_CHECKING:
     from milon.chain.params import Parameters

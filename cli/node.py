@@ -33,8 +33,7 @@ def init(
     """Make a node's folder: keys, settings, token. What is there already stays."""
     from milon.node.config import Config
     from milon.node.folder import NodeFolder
-    from milon.node.keys import load_key
-    from milon.p2p.identity import compute_peer_id
+    from milon.node.keys import compute_peer_id_of, load_key
 
     from .prepare_folder import prepare_folder
 
@@ -45,7 +44,7 @@ def init(
     found = {
         "folder": str(root),
         "account": load_key(folder.validator_key).account.hex(),
-        "peer_id": str(compute_peer_id(load_key(folder.network_key).account)),
+        "peer_id": compute_peer_id_of(load_key(folder.network_key)),
     }
     if as_json:
         print_json(found)

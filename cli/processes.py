@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from milon.client.waiting import wait_until
 
 if TYPE_CHECKING:
     from milon.node.folder import NodeFolder
 
 GRACE_S = 10.0  # a node ends in well under a second; one that is being written to disk gets this long
 KILL_S = 5.0  # the system needs no longer to end a killed process
-POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +86,6 @@ def start_node(folder: NodeFolder, arguments: Sequence[str] = ()) -> NodeProcess
     found = NodeProcess(process.pid, started)
     write_file(pid_file(folder), f"{found.pid} {found.started}\n".encode())
     return found
-
-
-def wait_until(is_done: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether the condition came true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not is_done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_S)
-    return True
 
 
 def stop_nodes(folders: Iterable[NodeFolder], grace_s: float = GRACE_S) -> tuple[int, ...]:

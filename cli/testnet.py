@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from milon.client.waiting import wait_for
+
 from .exits import Exit
 from .network import make_local, raise_network, read_adversaries, read_status
 from .options import DEFAULT_TESTNET, JsonOption, TestnetOption
@@ -177,11 +179,7 @@ def logs(
     if follow:
         with folder.log.open("r", errors="replace") as file:
             file.seek(0, 2)
-            while True:
-                grown = file.read()
-                if grown:
-                    print(grown, end="", flush=True)
-                time.sleep(0.2)
+            wait_for(lambda: print(file.read(), end="", flush=True))
 
 
 @_noun.command(epilog="Example: milon testnet files --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3 --host 10.0.0.4")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from .output import decimal, percent, print_lines
 if TYPE_CHECKING:
     from milon.client.http import NodeClient
 
-POLL_S = 0.3  # a fraction of a block time; a node answers some hundred requests a second
+ENDED = ("finished", "rejected")  # a job in one of these states changes no more
 
 
 def describe_round(closed: dict[str, Any]) -> Iterator[str]:
@@ -52,19 +51,33 @@ def describe_current(job: dict[str, Any]) -> str:
     return f"round {current['round']}: {current['phase']}, {claims}"
 
 
+class Narrator:
+    """Prints what is new about a job each time it is asked."""
+
+    def __init__(self, client: NodeClient, job: str, is_quiet: bool) -> None:
+        """A quiet one prints nothing."""
+        self._client = client
+        self._job = job
+        self._is_quiet = is_quiet
+        self._rounds = 0
+        self._said = ""
+
+    def look(self) -> dict[str, Any] | None:
+        """Print what is new; the job's last view once it has ended."""
+        found = self._client.job(self._job)
+        line = describe_current(found)
+        if not self._is_quiet:
+            for closed in found["rounds"][self._rounds :]:
+                print_lines(describe_round(closed))
+            if line != self._said:
+                print_lines([f"  {line}"])
+        self._rounds, self._said = len(found["rounds"]), line
+        return found if found["status"] in ENDED else None
+
+
 def watch_job(client: NodeClient, job: str, is_quiet: bool = False) -> dict[str, Any]:
     """Print what happens to a job until it is finished or rejected; its last view."""
-    shown, said = 0, ""
-    while True:
-        found = client.job(job)
-        if not is_quiet:
-            for closed in found["rounds"][shown:]:
-                print_lines(describe_round(closed))
-            line = describe_current(found)
-            if line != said:
-                print_lines([f"  {line}"])
-            said = line
-        shown = len(found["rounds"])
-        if found["status"] in ("finished", "rejected"):
-            return found
-        time.sleep(POLL_S)
+    from milon.client.waiting import wait_for
+
+    found = wait_for(Narrator(client, job, is_quiet).look)
+    return found if found is not None else client.job(job)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from milon.base.signing import SecretKey
 from milon.base.units import Amount, Nonce
 from milon.chain.transaction import Action, Transaction, TransactionBody, sign_transaction
 from milon.client.refusals import NoNode, Refused
+from milon.client.waiting import wait_for
 
 Json = dict[str, Any]
 
 TIMEOUT_S = 20.0  # a node answers reads in milliseconds; this is for a machine under full load
 TRANSFER_TIMEOUT_S = 600.0  # between two chunks of a blob, while the node fetches it from its peers
-POLL_S = 0.2  # a fraction of a block time
 _ATTEMPTS_MAX = 3  # a nonce may be taken by another transaction of the same account meanwhile
 
 
@@ -164,11 +163,10 @@ class NodeClient:
 
     def wait_receipt(self, transaction: str, timeout_s: float = 60.0) -> Json:
         """The receipt once the transaction is in a final block; `Refused` with the chain's reason where it failed."""
-        receipt = self.wait_for(
-            lambda: self._final_receipt(transaction),
-            timeout_s,
-            f"transaction {transaction[:8]} is in no final block yet; it stays valid and may still take effect",
-        )
+        receipt = wait_for(lambda: self._final_receipt(transaction), timeout_s)
+        if receipt is None:
+            late = f"transaction {transaction[:8]} is in no final block yet; it stays valid and may still take effect"
+            raise Rejected(Reason.UNAVAILABLE, late)
         if receipt["problem"]:
             raise parse_problem(receipt["problem"])
         return receipt
@@ -181,17 +179,6 @@ class NodeClient:
                 return None  # it has left the mempool with a block whose receipts the node has not read yet
             raise
         return None if receipt["status"] == "pending" else receipt
-
-    def wait_for(self, probe: Callable[[], Json | None], timeout_s: float, late: str) -> Json:
-        """The first answer of `probe` that is not None; `Rejected(UNAVAILABLE, late)` after `timeout_s` seconds."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = probe()
-            if found is not None:
-                return found
-            if time.monotonic() > deadline:
-                raise Rejected(Reason.UNAVAILABLE, late)
-            time.sleep(POLL_S)
 
 
 def parse_problem(problem: str) -> Refused:

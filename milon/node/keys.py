@@ -10,6 +10,7 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId
 from milon.base.signing import SecretKey
 from milon.node.folder import PRIVATE, NodeFolder, read_file, refusing_os_errors, write_file
+from milon.p2p.identity import compute_peer_id
 
 _HEADER = "milon ed25519 key of "
 _KEY_FILE_MAX_BYTES = 256  # two lines of hexadecimal
@@ -70,6 +71,11 @@ def parse_account(text: str) -> AccountId:
         raw = b""
     require(len(raw) == 32, Reason.MALFORMED, f"{text[:80]!r} is not an account: 64 hexadecimal digits are needed")
     return AccountId(raw)
+
+
+def compute_peer_id_of(key: SecretKey) -> str:
+    """The peer id of a node whose host key this is."""
+    return compute_peer_id(key.account)
 
 
 def ensure_key(path: Path) -> SecretKey:

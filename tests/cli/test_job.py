@@ -14,8 +14,8 @@ from milon.base.errors import Reason, Rejected
 from milon.base.ids import JobId
 from milon.base.signing import secret_key_from
 from milon.chain.transaction import SubmitJob
+from milon.client import submission
 from milon.pol.terms import JobSpec
-from milon_cli import submission
 from tests.api.fake_node import JOB, TERMS, digest_of, make_job
 from tests.api.serving import Served
 from tests.cli.conftest import Milon
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
 
     def run(module: str, arguments: list[str]) -> dict[str, Any]:
         found.append((module, arguments))
-        if module == "model":
+        if module == submission.MODEL:
             Path(arguments[2]).write_bytes(b"exported " + Path(arguments[1]).read_bytes())
             return {"tensors": 1}
         if "--rounds=0" in arguments:
@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
         (folder / "spec.cbor").write_bytes(encode(SPEC))
         return {"reward": 700}
 
-    monkeypatch.setattr(submission, "run_client", run)
+    monkeypatch.setattr(submission, "run_module", run)
     return found
 
 
@@ -60,7 +60,7 @@ def test_a_job_is_captured_uploaded_and_submitted(
     told = milon("submit-job", job_file, *words, "--node", node, "--json")
     assert told.code == 0
     ((module, arguments),) = asked
-    assert (module, arguments[0]) == ("prepare", str(job_file))
+    assert (module, arguments[0]) == (submission.PREPARE, str(job_file))
     assert arguments[3:] == ["--batch-size=64", "--rounds=3", "--aggregator=median", "--audit=0,0,1"]
     (sent,) = served.node.sent
     assert sent.body.action == SubmitJob(SPEC, 700)  # type: ignore[arg-type]  # a plain 700 will do

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from milon.chain.genesis import compute_genesis_hash
+from milon.client.waiting import wait_until
 from milon.node.folder import NodeFolder
 from milon.node.testnet_files import load_genesis, load_testnet
-from milon_cli.processes import find_process, kill_node, pid_file, stop_nodes, wait_until
+from milon_cli.processes import find_process, kill_node, pid_file, stop_nodes
 from tests.cli.conftest import Milon
 
 STUBBORN = """

@@ -101,7 +101,8 @@ def test_an_answer_that_is_no_json_is_a_refusal() -> None:
     assert "500" in refusal.value.detail
 
 
-def test_waiting_ends_at_its_deadline(served: Served) -> None:
+def test_waiting_for_a_receipt_ends_at_its_deadline(served: Served) -> None:
     with NodeClient(served.url) as client, pytest.raises(Rejected) as refusal:
-        client.wait_for(lambda: None, 0.0, "too late")
-    assert (refusal.value.reason, refusal.value.detail) == (Reason.UNAVAILABLE, "too late")
+        client.wait_receipt("00" * 32, 0.0)
+    assert refusal.value.reason is Reason.UNAVAILABLE
+    assert "may still take effect" in refusal.value.detail

@@ -10,14 +10,20 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from milon.base.signing import SecretKey
-    from milon.client.http import NodeClient
-    from milon.pol.terms import JobSpec
+from milon.base.codec import decode
+from milon.base.errors import Reason, Rejected, require
+from milon.base.signing import SecretKey
+from milon.base.units import Amount
+from milon.chain.transaction import SubmitJob
+from milon.client.http import NodeClient
+from milon.pol.terms import JobSpec
 
 RECEIPT_TIMEOUT_S = 60.0  # many blocks
+
+PREPARE = "milon.client.prepare"  # these load torch, and so run as processes of their own
+MODEL = "milon.client.model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +35,23 @@ class Captured:
     blobs: tuple[Path, ...]  # files named by their ids
 
 
-def run_client(module: str, arguments: list[str]) -> dict[str, Any]:
-    """Run a module of `milon.client` that needs torch; the JSON it prints. `Rejected` where it says what is wrong."""
-    from milon.base.errors import Reason, Rejected
-
+def run_module(module: str, arguments: list[str]) -> dict[str, Any]:
+    """Run a module as a process; the JSON it prints last. `Rejected` where it gives up; it has said why itself."""
     # It shares the terminal's process group, so that Ctrl-C reaches it too.
-    ran = subprocess.run(
-        [sys.executable, "-m", f"milon.client.{module}", *arguments], stdout=subprocess.PIPE, text=True, check=False
-    )
+    ran = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if ran.returncode != 0:
-        raise Rejected(Reason.DOES_NOT_FIT, f"milon.client.{module} gave up with {ran.returncode}; see above")
+        raise Rejected(Reason.DOES_NOT_FIT, f"{module} gave up with {ran.returncode}; see above")
     answer: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     return answer
 
 
 @contextlib.contextmanager
 def capture(file: Path, options: Mapping[str, str]) -> Iterator[Captured]:
-    """Run the user's file and capture its job into a folder that is gone afterwards."""
-    from milon.base.codec import decode
-    from milon.pol.terms import JobSpec
-
+    """Run the user's file and capture its job into a folder that is gone afterwards; `options` by long name."""
     with tempfile.TemporaryDirectory(prefix="milon-job-") as name:
         folder = Path(name)
         arguments = [str(file), "--out", name, *(f"--{option}={value}" for option, value in options.items())]
-        summary = run_client("prepare", arguments)
+        summary = run_module(PREPARE, arguments)
         spec = decode(JobSpec, (folder / "spec.cbor").read_bytes())
         blobs = tuple(path for path in sorted(folder.iterdir()) if len(path.name) == 64)
         yield Captured(spec, int(summary["reward"]), blobs)
@@ -60,12 +59,13 @@ def capture(file: Path, options: Mapping[str, str]) -> Iterator[Captured]:
 
 def send(client: NodeClient, signer: SecretKey, captured: Captured, fee: int) -> dict[str, Any]:
     """Hand the blobs to the node, then the transaction; its receipt. Blobs without a job are dropped by the node."""
-    from milon.base.errors import Reason, require
-    from milon.base.units import Amount
-    from milon.chain.transaction import SubmitJob
-
     for path in captured.blobs:
         blob = client.put_blob(path)
         require(blob == path.name, Reason.DIFFERS, f"the node named {path.name[:8]} differently: {blob[:8]}")
     transaction = client.send(signer, SubmitJob(captured.spec, Amount(captured.reward)), fee)
     return client.wait_receipt(transaction, RECEIPT_TIMEOUT_S)
+
+
+def export_model(state: Path, out: Path) -> dict[str, Any]:
+    """Write the model in a state file as a safetensors file; what was written."""
+    return run_module(MODEL, ["export", str(state), str(out)])
