@@ -40,6 +40,7 @@ from milon.consensus.messages import (
     CertificateBatch,
     CertificateRequest,
     JustificationPart,
+    JustificationRequest,
     Message,
     Proposal,
     RangeRequest,
@@ -47,7 +48,7 @@ from milon.consensus.messages import (
     Status,
     StatusRequest,
 )
-from milon.consensus.proposals import judge_proposal, propose, take_part, take_proposal
+from milon.consensus.proposals import answer_justification, judge_proposal, propose, take_part, take_proposal
 from milon.consensus.state import State
 from milon.consensus.sync import (
     answer_block,
@@ -128,8 +129,13 @@ def _take_message(turn: Turn, message: Message) -> None:
             _answer(turn, message)
 
 
-def _answer(turn: Turn, request: BlockRequest | RangeRequest | CertificateRequest | StatusRequest) -> None:
+_Request = BlockRequest | RangeRequest | CertificateRequest | JustificationRequest | StatusRequest
+
+
+def _answer(turn: Turn, request: _Request) -> None:
     match request:
+        case JustificationRequest():
+            answer_justification(turn, request)
         case BlockRequest():
             answer_block(turn, request)
         case RangeRequest():

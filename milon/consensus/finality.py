@@ -95,7 +95,6 @@ def _forget_other_branches(turn: Turn) -> None:
         executed=kept,
         bodies={name: block for name, block in state.bodies.items() if block.header.view > state.tip.view},
         refused={name: view for name, view in state.refused.items() if view > state.tip.view},
-        parts={},
     )
 
 

@@ -13,11 +13,11 @@ from milon.base.codec import encode
 from milon.base.errors import Reason, require
 from milon.base.ids import Digest
 from milon.base.merkle import compute_root
-from milon.base.units import Count, View
+from milon.base.units import View
 from milon.chain.block import Header
 from milon.chain.certificate import Certificate, VoteKind
 from milon.consensus.application import EPOCH, Config
-from milon.consensus.messages import CERTIFICATES_MAX, CERTIFICATES_MAX_BYTES, JustificationPart
+from milon.consensus.messages import CERTIFICATES_MAX, CERTIFICATES_MAX_BYTES
 from milon.consensus.state import State
 
 
@@ -94,13 +94,3 @@ def split_certificates(certificates: Sequence[Certificate]) -> list[tuple[Certif
         size += weight
     lots.append(tuple(current))
     return lots
-
-
-def make_parts(view: View, block: Digest, lots: Sequence[tuple[Certificate, ...]]) -> tuple[JustificationPart, ...]:
-    """The messages that carry what is beyond the first lot, which travels in the proposal."""
-    parts: list[JustificationPart] = []
-    first = len(lots[0])
-    for lot in lots[1:]:
-        parts.append(JustificationPart(view, block, Count(first), lot))
-        first += len(lot)
-    return tuple(parts)

@@ -11,7 +11,6 @@ from milon.chain.block import Block, Header
 from milon.chain.certificate import Certificate, Vote
 
 MESSAGE_MAX_BYTES = SIZE_MAX_BYTES  # a block of 2 MiB, its justification of 1 MiB, and room
-REQUEST_MAX_BYTES = 256  # requests are small, so that asking costs a peer nothing to read
 CERTIFICATES_MAX_BYTES = 1 << 20  # of certificates in one message: twenty of the largest validator set
 CERTIFICATES_MAX = 256  # in one message: bounds the time spent verifying it
 RANGE_BLOCKS_MAX = 64  # in one answer: one store transaction of moderate size
@@ -29,10 +28,20 @@ class Proposal:
     justification: tuple[Certificate, ...]  # the parent's, then the nullifications since; as many as fit in
 
 
+@wire("justification-request/1")
+@dataclass(frozen=True, slots=True)
+class JustificationRequest:
+    """Ask for certificates of a justification that did not fit into the proposal."""
+
+    view: View  # the proposal's
+    block: Digest  # its header hash
+    first: Count  # index of the first one wanted
+
+
 @wire("justification-part/1")
 @dataclass(frozen=True, slots=True)
 class JustificationPart:
-    """Certificates of a justification that did not fit into the proposal; sent after it, in order."""
+    """Certificates of a justification that did not fit into the proposal."""
 
     view: View  # the proposal's
     block: Digest  # its header hash
@@ -110,6 +119,7 @@ Message = (
     Proposal
     | Vote
     | Certificate
+    | JustificationRequest
     | JustificationPart
     | CertificateBatch
     | CertificateRequest

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
-from milon.base.units import TimeMs, View
+from milon.base.units import Count, TimeMs, View
 from milon.chain.block import compute_header_hash
 from milon.chain.certificate import VoteKind
 from milon.chain.transaction import Transaction
@@ -22,16 +23,15 @@ from milon.consensus.justification import (
     compute_justification_hash,
     count_certificates,
     find_lineage,
-    make_parts,
     split_certificates,
     verify_entry,
     verify_justification,
 )
 from milon.consensus.leader import leader_of
 from milon.consensus.mempool import list_candidates
-from milon.consensus.messages import JustificationPart, Proposal
+from milon.consensus.messages import JustificationPart, JustificationRequest, Proposal
 from milon.consensus.state import Ancestor, State
-from milon.consensus.sync import ask_for_certificates, execute, resolve
+from milon.consensus.sync import ask, ask_for_certificates, execute, resolve
 from milon.consensus.tally import VIEW_WINDOW, cast, cast_and_send, count_vote, take_certificate, take_vote, verify_once
 from milon.consensus.turn import Turn
 from milon.consensus.votes import NO_VOTES
@@ -70,10 +70,12 @@ def propose(turn: Turn) -> None:
         return
     lots = split_certificates(lineage.certificates)
     proposal = Proposal(entry.block, vote, lots[0])
-    turn.update(proposals={**turn.state.proposals, plan.view: proposal})
+    rest = lineage.certificates[len(lots[0]) :]
+    turn.update(
+        proposals={**turn.state.proposals, plan.view: proposal},
+        parts={**turn.state.parts, entry.ancestor.hash: rest} if rest else turn.state.parts,
+    )
     turn.send(proposal)
-    for part in make_parts(plan.view, entry.ancestor.hash, lots):
-        turn.send(part)
     count_vote(turn, vote)
 
 
@@ -157,6 +159,17 @@ def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
         turn.update(refused={**turn.state.refused, name: proposal.block.header.view})
 
 
+def answer_justification(turn: Turn, request: JustificationRequest) -> None:
+    """Give out the certificates of a proposal that is here from an index on, as many as fit into a message."""
+    proposal = turn.state.proposals.get(request.view)
+    if proposal is None or proposal.vote.content.block != request.block:
+        return
+    certificates = (*proposal.justification, *turn.state.parts.get(request.block, ()))[request.first :]
+    if certificates:
+        lot = split_certificates(certificates)[0]
+        turn.send(JustificationPart(request.view, request.block, request.first, lot), turn.peer)
+
+
 def take_part(turn: Turn, part: JustificationPart) -> None:
     """Certificates that did not fit into a proposal; only in order, and only for a proposal that is here."""
     proposal = turn.state.proposals.get(part.view)
@@ -179,6 +192,8 @@ def _judge(turn: Turn, proposal: Proposal, name: Digest) -> bool:
     require(header.parent_view >= state.tip.view, Reason.STALE, "a parent below the final block")
     certificates = (*proposal.justification, *state.parts.get(name, ()))
     if len(certificates) < count_certificates(header):
+        request = JustificationRequest(header.view, name, Count(len(certificates)))
+        ask(turn, b"justification" + encode(request), request)
         return False
     if compute_justification_hash(header.parent_view, certificates) != header.justification_hash:
         _drop_parts(turn, name)

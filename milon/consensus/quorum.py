@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from milon.base.ids import AccountId, Digest
+from milon.base.ids import AccountId
 from milon.chain.certificate import Certificate, Validator, Vote, VoteContent, VoteKind, compute_quorum
 
 Pool = Mapping[tuple[VoteKind, AccountId], Vote]  # of one view: the first vote of each kind from each validator
@@ -56,8 +56,3 @@ def build_certificate(pool: Pool, content: VoteContent, validators: Sequence[Val
     if not is_quorum(power, sum(validator.power for validator in validators)):
         return None
     return Certificate(content, tuple(vote.signer for vote in votes), tuple(vote.signature for vote in votes))
-
-
-def blocks_named(pool: Pool) -> tuple[Digest, ...]:
-    """The blocks that NOTARIZE votes in the pool are for, in order of hash."""
-    return tuple(sorted({vote.content.block for vote in pool.values() if vote.content.block is not None}))

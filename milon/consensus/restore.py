@@ -141,5 +141,8 @@ def _rebuild_proposal(turn: Turn) -> None:
         return
     lots = split_certificates(lineage.certificates)
     commitment = compute_justification_hash(lineage.parent_view, lineage.certificates)
-    if len(lots) == 1 and commitment == block.header.justification_hash:
-        turn.update(proposals={**state.proposals, state.view: Proposal(block, vote, lots[0])})
+    if commitment == block.header.justification_hash and vote.content.block is not None:
+        turn.update(
+            proposals={**state.proposals, state.view: Proposal(block, vote, lots[0])},
+            parts={vote.content.block: lineage.certificates[len(lots[0]) :]},
+        )

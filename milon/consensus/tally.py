@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from milon.base.codec import encode
 from milon.base.errors import Reason, require
 from milon.base.hashing import digest
@@ -10,7 +12,7 @@ from milon.base.units import View
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
 from milon.consensus.application import EPOCH
 from milon.consensus.effects import Accuse
-from milon.consensus.messages import LoggedBlock, LoggedCertificate, LoggedVote
+from milon.consensus.messages import LoggedBlock, LoggedCertificate, LoggedVote, Proposal
 from milon.consensus.quorum import EMPTY_POOL, build_certificate, find_contradiction, with_vote
 from milon.consensus.state import State
 from milon.consensus.turn import Turn
@@ -137,15 +139,25 @@ def _accept(turn: Turn, certificate: Certificate) -> None:
         forget_below_final(turn)
 
 
+def keep_parts(state: State, proposals: Mapping[View, Proposal]) -> Mapping[Digest, tuple[Certificate, ...]]:
+    """The parts of justifications that belong to some of the proposals."""
+    if not state.parts:
+        return state.parts
+    blocks = frozenset(proposal.vote.content.block for proposal in proposals.values())
+    return {block: held for block, held in state.parts.items() if block in blocks}
+
+
 def forget_below_final(turn: Turn) -> None:
     """Drop what the newest final view makes needless."""
     state, final = turn.state, turn.state.final_view
+    proposals = {view: proposal for view, proposal in state.proposals.items() if view > final}
     turn.update(
         pools={view: pool for view, pool in state.pools.items() if view > final},
         notarizations={view: held for view, held in state.notarizations.items() if view >= final},
         nullifications={view: held for view, held in state.nullifications.items() if view > final},
         verified={name: view for name, view in state.verified.items() if view >= final},
-        proposals={view: proposal for view, proposal in state.proposals.items() if view > final},
+        proposals=proposals,
+        parts=keep_parts(state, proposals),
         own={view: own for view, own in state.own.items() if view > final},
         accused=frozenset(pair for pair in sorted(state.accused) if pair[0] > final),
     )

@@ -9,7 +9,7 @@ from milon.consensus.justification import split_certificates
 from milon.consensus.messages import CertificateBatch, StatusRequest
 from milon.consensus.proposals import is_leading, own_proposal
 from milon.consensus.state import State, last_votes
-from milon.consensus.tally import VIEW_WINDOW, cast_and_send
+from milon.consensus.tally import VIEW_WINDOW, cast_and_send, keep_parts
 from milon.consensus.turn import Turn
 from milon.consensus.votes import NO_VOTES, may_nullify
 
@@ -63,12 +63,13 @@ def _forget_far_behind(turn: Turn) -> None:
     def is_kept(view: View, block: bytes) -> bool:
         return view >= oldest or view <= state.final_view or block in parents
 
+    proposals = {view: proposal for view, proposal in state.proposals.items() if view >= oldest}
     turn.update(
         pools={view: pool for view, pool in state.pools.items() if view >= oldest},
-        proposals={view: proposal for view, proposal in state.proposals.items() if view >= oldest},
+        proposals=proposals,
         bodies={name: block for name, block in state.bodies.items() if is_kept(block.header.view, name)},
         executed={name: entry for name, entry in state.executed.items() if is_kept(entry.ancestor.view, name)},
-        parts={},
+        parts=keep_parts(state, proposals),
     )
 
 
