@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from milon.base.errors import Reason, Rejected
-from milon.gpu.elementary import FUNCTIONS, evaluate, power
+from milon.gpu.elementary import FUNCTIONS, evaluate, power, square_root
 from milon.gpu.exact import exact_matmul, exact_scatter_sum, exact_sum
 from milon.pol.shapes import DTYPES, DType, TensorType
 
@@ -185,7 +185,7 @@ MAKERS: dict[str, Maker] = {
     **{name: _elementary(name) for name in FUNCTIONS},
     "neg": _plain(torch.neg),
     "abs": _plain(torch.abs),
-    "sqrt": _plain(torch.sqrt),
+    "sqrt": _plain(square_root),
     "not": _plain(torch.logical_not),
     "add": _plain(torch.add),
     "sub": _plain(torch.sub),

@@ -1,4 +1,4 @@
-"""The rules N3 and N4 said a second time, slowly, with Python's unbounded integers and fractions: what tests compare to."""
+"""The rules N3 and N4 said a second time, slowly, with unbounded integers and fractions: what tests compare to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def is_special(bits: int) -> bool:
 def to_fraction(bits: int) -> Fraction:
     """The finite binary32 number with these bits."""
     mantissa, biased = bits & 0x7FFFFF, (bits >> 23) & 0xFF
-    size = Fraction(mantissa, 1 << 149) if biased == 0 else Fraction(mantissa + (1 << 23)) * Fraction(2) ** (biased - 150)
+    size = (
+        Fraction(mantissa, 1 << 149) if biased == 0 else Fraction(mantissa + (1 << 23)) * Fraction(2) ** (biased - 150)
+    )
     return -size if bits >> 31 else size
 
 
@@ -57,7 +59,7 @@ def round_to_binary32(number: Fraction) -> int:
 
 
 def integers_of(group: Sequence[int], bits: int) -> tuple[list[int], int] | None:
-    """Terms of a group (as binary32 bits) as integers, and the exponent of their unit; None for a group with specials."""
+    """Terms of a group (binary32 bits) as integers, and the exponent of their unit; None for a group with specials."""
     if any(is_special(term) for term in group):
         return None
     numbers = [to_fraction(term) for term in group]

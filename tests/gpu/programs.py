@@ -81,3 +81,12 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         running.update(name.encode() + state[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return running.hexdigest()
+
+
+def digests_of_training(plan: Plan, state: Mapping[str, Tensor], steps: int) -> tuple[str, str]:
+    """Digest of the state after some steps on the digits, and of every step's loss and gradients."""
+    last, results = train(plan, state, steps)
+    traces = {f"{number:03}.loss": result.loss for number, result in enumerate(results) if result.loss is not None}
+    for number, result in enumerate(results):
+        traces |= {f"{number:03}.{name}": gradient for name, gradient in result.gradients.items()}
+    return digest_of(last), digest_of(traces)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.gpu.numeric_reference import reference_dot, reference_sum
 from torch import Tensor
 
 from milon.gpu import exact
 from milon.gpu.exact import canonical_nan, exact_matmul, exact_scatter_sum, exact_sum, integer_to_float64
+from tests.gpu.numeric_reference import reference_dot, reference_sum
 
 
 def bits_of(values: Tensor) -> list[int]:

@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 import torch
-from tests.gpu.numeric_reference import reference_dot, reference_sum
-from tests.gpu.programs import single
 from torch import Tensor
 from torch.nn import functional
+
+from tests.gpu.numeric_reference import reference_dot, reference_sum
+from tests.gpu.programs import single
 
 GEOMETRIES = [  # image, weight, stride, padding, dilation, groups
     ((2, 2, 5, 6), (3, 2, 3, 3), (1, 1), (1, 1), (1, 1), 1),
@@ -101,11 +102,15 @@ def test_window_spread_equals_the_reference(
     found = single("window_spread", [gradient], (kernel, stride, padding, (1, 1), shape))
     for channel in range(2):
         terms = bits_of(gradient[0, channel])
-        expected = [reference_sum([terms[at] for at in range(len(terms)) if pixel in places[at]]) for pixel in range(30)]
+        expected = [
+            reference_sum([terms[at] for at in range(len(terms)) if pixel in places[at]]) for pixel in range(30)
+        ]
         assert bits_of(found[0, channel]) == expected
 
 
-def slow_indices(plane: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> list[int]:
+def slow_indices(
+    plane: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> list[int]:
     """The stated rule in plain Python: the first NaN, else the first of the greatest."""
     height, width = plane.shape
     rows = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
