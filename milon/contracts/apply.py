@@ -40,6 +40,7 @@ from milon.contracts.claims import (
     apply_judge,
     apply_open_traces,
     load_claim,
+    moment_of,
 )
 from milon.contracts.jobs import apply_enrol, apply_hold_job, apply_submit_job, load_open_jobs
 from milon.contracts.records import (
@@ -119,7 +120,7 @@ def verify_admissible(ledger: Ledger | Draft, context: BlockContext, transaction
 def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction, name: Digest) -> None:
     """Check and change, by action; raises `Rejected` with the draft in any state, to be dropped."""
     sender, action = transaction.body.sender, transaction.body.action
-    moment = Moment(context.height, context.parameters)
+    moment = moment_of(context.height, context.time_ms, context.parameters)
     match action:
         case Transfer():
             apply_transfer(draft, sender, action)
@@ -180,7 +181,7 @@ def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Tr
     if context.height > BEACONS_KEPT:
         draft.remove(beacon_key(context.height - BEACONS_KEPT))
     receipts = tuple(apply_transaction(draft, context, transaction) for transaction in transactions)
-    closed = _advance_jobs(draft, Moment(context.height, context.parameters))
+    closed = _advance_jobs(draft, moment_of(context.height, context.time_ms, context.parameters))
     return Applied(draft.commit(), receipts, closed)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, ClaimId, VrfProof
-from milon.base.units import Amount, Count, Height
+from milon.base.units import Amount, Count, Height, TimeMs
 from milon.chain.certificate import compute_quorum
 from milon.chain.learning import Payment
 from milon.chain.params import Parameters
@@ -46,10 +46,21 @@ from milon.state.ledger import Draft, Ledger
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where in the chain something happens."""
+    """Where in the chain something happens.
+
+    Deadlines count ticks, the nominal block times of the block's own time: a chain that makes more blocks because it is
+    busy gives nobody less time to train.
+    """
 
     height: Height  # of the block
+    tick: Count  # its time in units of `block_time_ms`
     parameters: Parameters  # in force
+
+
+def moment_of(height: Height, time_ms: TimeMs, parameters: Parameters) -> Moment:
+    """The moment of a block."""
+    return Moment(height, Count(time_ms // parameters.block_time_ms), parameters)
+
 
 
 def load_claim(ledger: Ledger | Draft, claim: ClaimId) -> ClaimRecord:
@@ -77,7 +88,7 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
     if assignment is None:
         raise Rejected(Reason.NOT_ALLOWED, "no segments of this round are assigned to this account")
     require(sender not in opened.claimed, Reason.DUPLICATE, "this trainer has claimed the round")
-    require(moment.height <= opened.deadline, Reason.NOT_NOW, "the round's deadline for claims is over")
+    require(moment.tick <= opened.deadline, Reason.NOT_NOW, "the round's deadline for claims is over")
     in_range = 1 <= action.count <= assignment.count
     require(in_range, Reason.OUT_OF_RANGE, f"{action.count} segments claimed of {assignment.count} assigned")
     terms = load_job(draft, action.job).spec.terms
@@ -98,7 +109,7 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
         height=moment.height,
         status=ClaimStatus.SAMPLING if is_audited else ClaimStatus.ACCEPTED,
         problem="",
-        deadline=Height(0),
+        deadline=Count(0),
         beacon=None,
         committee=(),
         attestations=(),
@@ -134,7 +145,7 @@ def apply_attest(draft: Draft, sender: AccountId, action: Attest, moment: Moment
     if action.verdict is not Verdict.TRUE:
         is_sampled = action.segment - record.first in sample
         require(is_sampled, Reason.OUT_OF_RANGE, f"segment {action.segment} is not in this member's sample")
-        deadline = Height(moment.height + terms.judge_blocks)
+        deadline = Count(moment.tick + terms.judge_blocks)
         record = replace(record, status=ClaimStatus.SUSPENDED, disputed=action.segment, refuter=sender)
         record = replace(record, deadline=deadline, judgements=())
     elif len(record.attestations) == len(record.committee):
@@ -143,7 +154,7 @@ def apply_attest(draft: Draft, sender: AccountId, action: Attest, moment: Moment
 
 
 def _open(record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
-    return replace(record, status=ClaimStatus.OPENING, deadline=Height(moment.height + terms.attest_blocks))
+    return replace(record, status=ClaimStatus.OPENING, deadline=Count(moment.tick + terms.attest_blocks))
 
 
 def _void(record: ClaimRecord, problem: str) -> ClaimRecord:
@@ -228,7 +239,7 @@ def _decide(draft: Draft, record: ClaimRecord, verdict: Verdict, moment: Moment)
     record = replace(record, attestations=struck, refuter=None, judgements=())
     if len(struck) == len(record.committee):
         return _open(record, terms, moment)
-    return replace(record, status=ClaimStatus.ATTESTING, deadline=Height(moment.height + terms.attest_blocks))
+    return replace(record, status=ClaimStatus.ATTESTING, deadline=Count(moment.tick + terms.attest_blocks))
 
 
 def _strike_blind(entry: Attestation, false_place: int) -> Attestation:
@@ -264,7 +275,7 @@ def advance_claim(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRec
         ClaimStatus.OPENING: lambda: _void(record, "the trainer did not open its traces in time"),
         ClaimStatus.SUSPENDED: lambda: _void_undecided(record, f"no quorum judged segment {record.disputed} in time"),
     }
-    if record.status not in steps or moment.height < record.deadline:
+    if record.status not in steps or moment.tick < record.deadline:
         return record
     advanced = steps[record.status]()
     if advanced != record:
@@ -285,7 +296,7 @@ def _draw(draft: Draft, record: ClaimRecord, terms: JobTerms, moment: Moment) ->
     committee = draw_committee(record.claim, beacon, candidates, terms.committee_size)
     if not committee:
         return _void(record, "nobody with stake can verify this claim")
-    deadline = Height(moment.height + terms.attest_blocks)
+    deadline = Count(moment.tick + terms.attest_blocks)
     return replace(record, status=ClaimStatus.ATTESTING, beacon=beacon, committee=committee, deadline=deadline)
 
 

@@ -180,7 +180,7 @@ class OpenRound:
     start_height: Height  # when it was opened
     seed: Digest | None  # of batches and draws, once the beacon is there
     assignments: tuple[Assignment, ...]  # who trains what
-    deadline: Height  # of the phase
+    deadline: Count  # of the phase, in ticks: see `claims.Moment`
     claims: tuple[ClaimId, ...]  # in the order they came
     claimed: tuple[AccountId, ...]  # their trainers, same order
     votes: tuple[OutcomeVote, ...]  # on the outcome
@@ -251,7 +251,7 @@ class ClaimRecord:
     height: Height  # of the block that took it in
     status: ClaimStatus  # see there
     problem: str  # why it is void or refuted
-    deadline: Height  # of the status, where it has one
+    deadline: Count  # of the status, where it has one, in ticks
     beacon: Digest | None  # of committee and samples
     committee: tuple[AccountId, ...]  # who replays
     attestations: tuple[Attestation, ...]  # in the order they came

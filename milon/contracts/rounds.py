@@ -11,7 +11,7 @@ from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.hashing import digest
 from milon.base.ids import AccountId, Digest, JobId
-from milon.base.units import Amount, Count, Height, Round
+from milon.base.units import Amount, Count, Round
 from milon.chain.certificate import compute_quorum
 from milon.chain.learning import ClosedRound, Payment, SettledClaim
 from milon.chain.transaction import AggregateVote
@@ -96,7 +96,7 @@ def _start_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
         start_height=moment.height,
         seed=None,
         assignments=assign_segments(terms.segments_per_round, capacities),
-        deadline=Height(0),
+        deadline=Count(0),
         claims=(),
         claimed=(),
         votes=(),
@@ -121,7 +121,7 @@ def _advance_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> Clo
     if opened.phase is Phase.TRAIN:
         return _advance_training(draft, job, opened, moment)
     outcome = _find_outcome(draft, job, opened)
-    if outcome is None and moment.height >= opened.deadline:
+    if outcome is None and moment.tick >= opened.deadline:
         outcome = _void_outcome(record, "no outcome found a quorum in time")
     return None if outcome is None else _close_round(draft, job, record, opened, outcome, moment)
 
@@ -130,20 +130,20 @@ def _seed(draft: Draft, job: JobId, record: Job, opened: OpenRound, moment: Mome
     if moment.height < opened.start_height + moment.parameters.beacon_delay_blocks:
         return
     seed = compute_round_seed(job, opened.round, load_beacon(draft, moment.height))
-    deadline = Height(moment.height + record.spec.terms.claim_blocks)
+    deadline = Count(moment.tick + record.spec.terms.claim_blocks)
     draft.store(open_round_key(job), replace(opened, phase=Phase.TRAIN, seed=seed, deadline=deadline))
 
 
 def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Moment) -> ClosedRound | None:
     claims = [advance_claim(draft, load_claim(draft, claim), moment) for claim in opened.claims]
-    is_over = len(opened.claimed) == len(opened.assignments) or moment.height >= opened.deadline
+    is_over = len(opened.claimed) == len(opened.assignments) or moment.tick >= opened.deadline
     if not is_over or any(claim.status not in SETTLED for claim in claims):
         return None
     record = _retire_absent(draft, job, opened)
     if not any(claim.status is ClaimStatus.ACCEPTED for claim in claims):
         void = _void_outcome(record, "no claim was accepted")
         return _close_round(draft, job, record, opened, void, moment)
-    deadline = Height(moment.height + record.spec.terms.aggregate_blocks)
+    deadline = Count(moment.tick + record.spec.terms.aggregate_blocks)
     draft.store(open_round_key(job), replace(opened, phase=Phase.AGGREGATE, deadline=deadline))
     return None
 

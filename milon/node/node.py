@@ -188,11 +188,11 @@ class Node:
 
     def jobs(self) -> tuple[JobView, ...]:
         """See `NodePort`."""
-        return build_job_views(self._store)
+        return build_job_views(self._store, int(self._genesis.parameters.block_time_ms))
 
     def job(self, job: JobId) -> JobView | None:
         """See `NodePort`."""
-        return build_job_view(Ledger(self._store), job)
+        return build_job_view(Ledger(self._store), job, int(self._genesis.parameters.block_time_ms))
 
     def account(self, account: AccountId) -> AccountView:
         """See `NodePort`."""

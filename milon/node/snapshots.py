@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milon.base.codec import decode
 from milon.base.ids import AccountId, Digest, JobId
-from milon.base.units import Height, Nonce, Power
+from milon.base.units import Height, Nonce, Power, TimeMs
 from milon.chain.block import Block, compute_header_hash
 from milon.chain.learning import BlockReport
 from milon.chain.transaction import compute_transaction_hash
@@ -67,7 +67,7 @@ def _build_claim_view(ledger: Ledger, opened: OpenRound) -> tuple[ClaimView, ...
     )
 
 
-def _build_current(ledger: Ledger, job: JobId) -> CurrentRound | None:
+def _build_current(ledger: Ledger, job: JobId, tick_ms: int) -> CurrentRound | None:
     opened = ledger.load(open_round_key(job), OpenRound)
     if opened is None:
         return None
@@ -81,12 +81,12 @@ def _build_current(ledger: Ledger, job: JobId) -> CurrentRound | None:
         ),
         claims=claims,
         votes=tuple(vote.validator for vote in opened.votes),
-        deadline=opened.deadline,
+        deadline_ms=TimeMs(opened.deadline * tick_ms),
     )
 
 
-def build_job_view(ledger: Ledger, job: JobId) -> JobView | None:
-    """A job with all its rounds, or None."""
+def build_job_view(ledger: Ledger, job: JobId, tick_ms: int) -> JobView | None:
+    """A job with all its rounds, or None; `tick_ms` is the chain's nominal block time."""
     record = ledger.load(job_key(job), Job)
     if record is None:
         return None
@@ -108,17 +108,17 @@ def build_job_view(ledger: Ledger, job: JobId) -> JobView | None:
         predict=record.spec.predict,
         trainers=trainers,
         rounds=build_round_views(ledger, job, int(record.next_round)),
-        current=_build_current(ledger, job),
+        current=_build_current(ledger, job, tick_ms),
     )
 
 
-def build_job_views(reader: StoreReader) -> tuple[JobView, ...]:
+def build_job_views(reader: StoreReader, tick_ms: int) -> tuple[JobView, ...]:
     """The jobs on the chain, in order of their first block."""
     ledger = Ledger(reader)
     found: list[tuple[int, bytes, JobView]] = []
     for key, _ in reader.scan(JOB_PREFIX):
         job = JobId(key.removeprefix(JOB_PREFIX))
-        view = build_job_view(ledger, job)
+        view = build_job_view(ledger, job, tick_ms)
         record = ledger.load(key, Job)
         if view is not None and record is not None:
             found.append((int(record.submitted_height), job, view))

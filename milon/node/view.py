@@ -130,7 +130,7 @@ class CurrentRound:
     assignments: tuple[AssignmentView, ...]  # in order of trainer
     claims: tuple[ClaimView, ...]  # in order of trainer
     votes: tuple[AccountId, ...]  # validators that signed an outcome so far
-    deadline: Height  # where the phase ends at the latest
+    deadline_ms: TimeMs  # when the phase ends at the latest, by the time of blocks
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class EvaluationProgram:
 @wire("job-terms/1")
 @dataclass(frozen=True, slots=True)
 class JobTerms:
-    """The terms of a job; deadlines count blocks."""
+    """The terms of a job; deadlines count nominal block times, by the blocks' own time."""
 
     rounds: Count  # how many
     segments_per_round: Count  # shared out among the trainers by capacity
