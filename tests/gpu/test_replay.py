@@ -158,7 +158,5 @@ def test_a_whole_claim_replays_segment_by_segment_in_any_order() -> None:
     starts = [start, *(run.state for run in runs)]
     for segment in (3, 0, 2, 1):
         trace = commit_trace(compute_trace(runs[segment].fingerprints))
-        record = SegmentRecord(
-            Count(segment), state_digest(runs[segment].state), trace, Count(runs[segment].loss_bits)
-        )
+        record = SegmentRecord(Count(segment), state_digest(runs[segment].state), trace, Count(runs[segment].loss_bits))
         assert replay_segment(work, starts[segment], _item(record, segment)).is_same
