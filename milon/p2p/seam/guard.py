@@ -14,7 +14,8 @@ class Guard:
 
     libp2p runs stream handlers and service tasks in one nursery for all peers: whatever escapes one of them, a decode
     error of a stranger's bytes included, ends the process, and what its layers may raise is not a closed list. So this
-    is the one place of the room that catches everything. Cancellation passes, also inside exception groups.
+    is the one place of the room that catches everything. Cancellation passes; of a group that holds a cancellation
+    beside faults, the cancellation alone, for a scope outside would take it out and let the faults go on.
     """
 
     def __init__(
@@ -34,11 +35,20 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if not isinstance(error, Exception):  # a group that holds a cancellation is no `Exception` either
+        if isinstance(error, BaseExceptionGroup) and not isinstance(error, Exception):
+            faults, rest = error.split(Exception)
+            if faults is None or rest is None:
+                return False
+            self._take(faults)
+            raise rest
+        if not isinstance(error, Exception):
             return False
         if self._passing is not None and isinstance(error, self._passing):
             return False
+        self._take(error)
+        return True
+
+    def _take(self, error: Exception) -> None:
         log.debug("fault in %s: %s: %s", self._where, type(error).__name__, error)
         if self._on_fault is not None:
             self._on_fault(error)
-        return True
