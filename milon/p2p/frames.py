@@ -31,7 +31,7 @@ class Hello:
     chain: bytes  # the name of the chain, with its genesis; both sides must hold the same
 
 
-@wire("refusal/1")
+@wire("request-refusal/1")
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a request got no answer."""

@@ -15,7 +15,7 @@ QUEUE_MAX = 1024  # messages waiting for one peer: seconds of votes of a hundred
 QUEUE_MAX_BYTES = 16 << 20  # four of the largest messages
 MERGE_BYTES = 64 << 10  # small frames go out together up to this size: one encrypted message
 SEND_MAX_S = 10.0  # a peer that takes no bytes for this long is cut off
-REQUESTS_MAX = 16  # requests to one peer at once; it serves as many at once of ours
+REQUESTS_MAX = 12  # per peer, channel and direction at once: with four channels within the muxer's 64 streams
 GREET_MAX_S = 5.0  # a peer that has not said hello by then is disconnected
 
 
@@ -35,8 +35,8 @@ class Link:
         self.greeted = trio.Event()  # both hellos are exchanged
         self.refusal: Exception | None = None  # why it never will be
         self.settled = trio.Event()  # greeted or refused
-        self.asking = trio.CapacityLimiter(REQUESTS_MAX)  # requests from here
-        self.serving = 0  # requests from there that are being answered
+        self.asking = {channel: trio.CapacityLimiter(REQUESTS_MAX) for channel in Channel}  # requests from here
+        self.serving = dict.fromkeys(Channel, 0)  # requests from there that are being answered
         self.scope = trio.CancelScope()  # the task that sends
         self.reader: trio.CancelScope | None = None  # the task that reads its one-way stream
         self._queue: deque[bytes] = deque()

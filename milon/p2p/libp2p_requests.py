@@ -72,7 +72,7 @@ class Requests:
             raise Rejected(Reason.UNAVAILABLE, "the peer is not connected")
         try:
             with trio.fail_after(timeout_s):
-                async with link.asking:
+                async with link.asking[channel]:
                     kind, answer = await self._ask(link.peer, channel, payload)
         except trio.TooSlowError:
             raise Rejected(Reason.UNAVAILABLE, f"{link.peer} did not answer in {timeout_s} s") from None
@@ -127,9 +127,9 @@ class Requests:
         responder = self.responders.get(channel)
         if responder is None:
             return encode_refusal(Rejected(Reason.UNAVAILABLE, f"{channel.name} is not served here"))
-        if link.serving >= REQUESTS_MAX:
+        if link.serving[channel] >= REQUESTS_MAX:
             return encode_refusal(Rejected(Reason.FULL, f"more than {REQUESTS_MAX} requests at once"))
-        link.serving += 1
+        link.serving[channel] += 1
         answer = encode_refusal(Rejected(Reason.UNAVAILABLE, "the responder failed"))
         try:
             with Guard("responder", _log_bug, passing=Rejected):  # our own bug must not be blamed on the peer
@@ -139,7 +139,7 @@ class Requests:
         except Rejected as error:
             answer = encode_refusal(error)
         finally:
-            link.serving -= 1
+            link.serving[channel] -= 1
         return answer
 
 

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
 
 from milon.base.errors import Reason, Rejected
+from milon.p2p.libp2p_transport import ONE_WAY
 from milon.p2p.seam import version
 from milon.p2p.settings import TransportSettings
 from milon.p2p.transport import Channel
@@ -74,6 +78,17 @@ async def test_a_burst_of_gossip_arrives(network: Network) -> None:
             nursery.start_soon(listen, 1)
             for index in range(300):
                 await nodes[0].publish("news", index.to_bytes(2, "big") * 100)
+
+
+async def test_a_stream_is_no_reason_to_dial(network: Network) -> None:
+    one, two = await network.add("one"), await network.add("two")
+    target = ID.from_base58(two.peer_id)
+    one._host.get_peerstore().add_addrs(target, [Multiaddr(two.addresses[0].split("/p2p/")[0])], 100)
+    with pytest.raises(SwarmException):
+        await one._host.new_stream(target, [ONE_WAY])
+    await one._host.get_network().auto_connector.maybe_connect()
+    assert one._host.get_network().get_connections() == []
+    await connect(one, two)
 
 
 async def test_the_end_leaves_no_socket_and_no_task(network: Network) -> None:
