@@ -225,6 +225,51 @@ async def test_bytes_that_are_no_handshake(network: Network, victim: LibP2PTrans
     await assert_alive(network, victim)
 
 
+@pytest.mark.parametrize("protocol", ["/plaintext/2.0.0", "/tls/1.0.0", "/secio/1.0.0"])
+async def test_nothing_but_noise_is_spoken(victim: LibP2PTransport, protocol: str) -> None:
+    stream = await trio.open_tcp_stream("127.0.0.1", int(victim.addresses[0].split("/")[4]))
+    async with stream:
+        lines = [b"/multistream/1.0.0\n", protocol.encode() + b"\n"]
+        await stream.send_all(b"".join(varint(len(line)) + line for line in lines))
+        heard = b""
+        with trio.fail_after(DEADLINE_S):
+            while b"na\n" not in heard:
+                chunk = await stream.receive_some()
+                assert chunk
+                heard += chunk
+    assert protocol.encode() not in heard
+
+
+async def test_stalled_requests_on_one_channel_do_not_hold_up_another(network: Network) -> None:
+    victim, asker = network.make("victim"), await network.add("asker")
+
+    async def stall(peer: PeerId, payload: bytes) -> bytes:
+        await trio.sleep_forever()
+        return b""
+
+    async def echo(peer: PeerId, payload: bytes) -> bytes:
+        return payload
+
+    victim.serve(Channel.BLOB, stall)
+    victim.serve(Channel.SYNC, echo)
+    await network.start(victim)
+    await asker.connect(victim.addresses[0], timeout_s=DEADLINE_S)
+    stalled = 0
+
+    async def ask() -> None:
+        nonlocal stalled
+        with pytest.raises(Rejected):
+            stalled += 1
+            await asker.request(victim.peer_id, Channel.BLOB, b"x", timeout_s=DEADLINE_S)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(ask)
+        await wait_until(lambda: stalled == 40)
+        assert await asker.request(victim.peer_id, Channel.SYNC, b"y", timeout_s=DEADLINE_S) == b"y"
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_failing_handler_costs_an_answer_and_nobody_is_blamed(network: Network) -> None:
     victim, asker = network.make("victim"), await network.add("asker")
 
