@@ -33,7 +33,7 @@ from milon.consensus.messages import (
     RangeResponse,
     Status,
 )
-from milon.consensus.state import Ancestor, Request, find_block
+from milon.consensus.state import Ancestor, Request, State, find_block
 from milon.consensus.tally import take_certificate, verify_once
 from milon.consensus.turn import Turn
 
@@ -82,7 +82,7 @@ def resolve(turn: Turn, block: Digest, *, is_final: bool = False) -> Ancestor | 
     """What a child of `block` must know, executing it and its ancestors where needed; asks for what is missing.
 
     None: not now, or not on top of the final chain, or never. A block that is invalid here is left alone even if a
-    quorum notarized it; where it `is_final`, that ends the node (RuntimeError).
+    quorum notarized it. Where it `is_final`, that, or standing beside the final chain, ends the node (RuntimeError).
     """
     path: list[Block] = []
     cursor = block
@@ -90,7 +90,9 @@ def resolve(turn: Turn, block: Digest, *, is_final: bool = False) -> Ancestor | 
         state = turn.state
         entry = state.executed.get(cursor)
         found = find_block(state, cursor)
-        if found is not None and found.header.height <= state.tip.height:
+        if found is not None and _is_on_another_branch(state, found):
+            if is_final:
+                raise RuntimeError(f"two final chains: {cursor.hex()} is final, not on top of {state.tip.hash.hex()}")
             return None
         if cursor in state.refused and not is_final:
             return None
@@ -114,6 +116,12 @@ def resolve(turn: Turn, block: Digest, *, is_final: bool = False) -> Ancestor | 
                 raise RuntimeError(f"final block {found.header.height} is invalid here: {error}") from error
             return None
     return parent
+
+
+def _is_on_another_branch(state: State, block: Block) -> bool:
+    """Whether a block other than the tip cannot have the tip below it."""
+    above = block.header.height - state.tip.height
+    return above < 1 or (above == 1 and block.header.parent_hash != state.tip.hash)
 
 
 def execute(turn: Turn, parent: Ancestor, block: Block) -> Ancestor:

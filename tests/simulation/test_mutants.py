@@ -52,4 +52,4 @@ def test_skipping_without_nullification_is_caught(monkeypatch: pytest.MonkeyPatc
         """Any certificate will do."""
 
     monkeypatch.setattr(justification, "verify_entry", accept)
-    assert "final" in _find_failure(monkeypatch, ("forking leader",), 25)
+    assert "two final" in _find_failure(monkeypatch, ("forking leader",), 25)
