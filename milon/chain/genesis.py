@@ -59,6 +59,7 @@ def verify_genesis(genesis: Genesis) -> None:
     require(1 <= len(genesis.chain_id) <= 64, Reason.OUT_OF_RANGE, "a chain id has 1 to 64 characters")
     parameters = genesis.parameters
     require(parameters.slash_ppm <= 1_000_000, Reason.OUT_OF_RANGE, "a slash of more than everything")
+    require(parameters.block_time_ms >= 1, Reason.OUT_OF_RANGE, "deadlines count block times of at least a millisecond")
     for name, blocks in (("beacon", parameters.beacon_delay_blocks), ("unbonding", parameters.unbond_blocks)):
         require(1 <= blocks <= BLOCKS_MAX, Reason.OUT_OF_RANGE, f"a {name} delay of {blocks} blocks")
     accounts = [entry.account for entry in genesis.accounts]

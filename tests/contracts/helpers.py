@@ -128,6 +128,7 @@ class Chain:
         self.genesis = make_genesis(self.keys, self.others, self.parameters)
         self.table = dict(compute_genesis_ledger(self.genesis))
         self.height = 0
+        self.block_ms = 1_000
         self.closed: list[ClosedRound] = []
         self.verify_supply()
 
@@ -141,7 +142,7 @@ class Chain:
         number = self.height + 1 if height is None else height
         beacon = digest("test-beacon", number.to_bytes(8, "big"))
         proposer = self.keys[number % len(self.keys)].account
-        return BlockContext(CHAIN_ID, Height(number), TimeMs(1_000 * number), beacon, proposer, self.parameters)
+        return BlockContext(CHAIN_ID, Height(number), TimeMs(self.block_ms * number), beacon, proposer, self.parameters)
 
     def sign(self, key: SecretKey, action: Action, ahead: int = 0, **body: object) -> Transaction:
         """The action as `key`'s next transaction but `ahead`; `body` changes fields of what is signed."""

@@ -223,13 +223,13 @@ def reach_claims(world: World, job: JobId, status: ClaimStatus, count: int = 4) 
     return claims()
 
 
-def reach_phase(world: World, job: JobId, phase: Phase) -> OpenRound:
+def reach_phase(world: World, job: JobId, phase: Phase, blocks_max: int = 60) -> OpenRound:
     """Blocks until the open round is in that phase."""
 
     def opened() -> OpenRound | None:
         return world.chain.ledger.load(open_round_key(job), OpenRound)
 
-    until(world, lambda: (found := opened()) is not None and found.phase is phase)
+    until(world, lambda: (found := opened()) is not None and found.phase is phase, blocks_max)
     return world.chain.round(job)
 
 

@@ -299,6 +299,20 @@ def test_a_round_without_any_accepted_claim_closes_at_once() -> None:
     assert closed.outcome.state == closed.state
 
 
+def test_many_quick_blocks_shorten_no_deadline() -> None:
+    """Four blocks to a tick: somebody who needs a deadline's time has it, in four times the blocks."""
+    blocks = {}
+    for block_ms in (1_000, 250):
+        world = make_world(p0={"skips": (TrainDuty,)})
+        world.chain.block_ms = block_ms
+        job = start_job(world, claim_blocks=Count(20))
+        start = reach_phase(world, job, Phase.TRAIN) and world.chain.height
+        reach_phase(world, job, Phase.AGGREGATE, 100)
+        blocks[block_ms] = world.chain.height - start
+    assert blocks[1_000] == 20
+    assert 77 <= blocks[250] <= 80
+
+
 def test_one_rounds_claim_is_none_in_the_next() -> None:
     world = make_world()
     job = start_job(world)
