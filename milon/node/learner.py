@@ -12,9 +12,9 @@ from milon.base.ids import Digest
 from milon.chain.transaction import Action
 from milon.contracts.claims import load_claim
 from milon.contracts.duties import Duty, Role, compute_duties, name_duty
-from milon.contracts.jobs import load_open_jobs
+from milon.contracts.jobs import load_job, load_open_jobs
 from milon.contracts.records import OpenRound, open_round_key
-from milon.node.tasks import FETCH_S, TaskContext, perform
+from milon.node.tasks import FETCH_S, TaskContext, perform, size_of_state
 from milon.state.ledger import Ledger
 
 _LOG = logging.getLogger(__name__)
@@ -76,20 +76,20 @@ class Learner:
 
     def _prefetch(self, ledger: Ledger, nursery: trio.Nursery) -> None:
         """Fetch claimed states as they come in, so that a trainer may go away before the round is aggregated."""
-        wanted: set[Digest] = set()
+        wanted: dict[Digest, Digest] = {}  # a claimed state, and the state its round began with
         for job in load_open_jobs(ledger):
             opened = ledger.load(open_round_key(job), OpenRound)
             if opened is not None:
-                wanted |= {load_claim(ledger, claim).final_state for claim in opened.claims}
-        self._prefetched &= wanted
-        for blob in sorted(wanted - self._prefetched):
+                state = load_job(ledger, job).state
+                wanted.update((load_claim(ledger, claim).final_state, state) for claim in opened.claims)
+        self._prefetched &= wanted.keys()
+        for blob in sorted(wanted.keys() - self._prefetched):
             self._prefetched.add(blob)
-            nursery.start_soon(self._prefetch_one, blob)
+            nursery.start_soon(self._prefetch_one, blob, wanted[blob])
 
-    async def _prefetch_one(self, blob: Digest) -> None:
-        limit = int(self._context.parameters.data_bytes_max)
+    async def _prefetch_one(self, blob: Digest, state: Digest) -> None:
         try:
-            await self._context.blobs.ensure(blob, limit, FETCH_S)
+            await self._context.blobs.ensure(blob, await size_of_state(self._context, state), FETCH_S)
         except Rejected as error:
             _LOG.info("state %s is not there yet: %s", blob.hex()[:8], error)
             self._prefetched.discard(blob)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -12,7 +12,7 @@ import trio
 
 from milon.base.codec import decode, encode, wire
 from milon.base.errors import Reason, Rejected, require
-from milon.base.ids import Digest
+from milon.base.ids import AccountId, Digest
 from milon.base.signing import SecretKey
 from milon.base.units import Count
 from milon.chain.params import Parameters
@@ -36,7 +36,7 @@ from milon.node.work_progress import WorkBoard
 from milon.pol.claim import SegmentRecord, SegmentRecords, compute_records_root, key_traces, verify_records
 from milon.pol.sampling import draw_sample
 from milon.pol.terms import DataManifest, JobSpec, audit_ppm_of, replays_per_member
-from milon.pol.verdict import Verdict
+from milon.pol.verdict import Refusal, RoundOutcome, Verdict
 from milon.pol.work import (
     AggregateRound,
     BlobFile,
@@ -60,7 +60,8 @@ RECORDS_MAX_BYTES = 1 << 20  # 4,096 records of some 130 bytes
 MANIFEST_MAX_BYTES = 4 << 20  # of a dataset: tens of thousands of shards
 PROGRAM_MAX_BYTES = 4 << 20  # the codec's bound for one value
 FETCH_S = 60.0  # one blob, all providers, before the duty is tried anew
-EVIDENCE_FETCH_S = 20.0  # states of a claim under audit: after this they count as withheld
+EVIDENCE_FETCH_S = 12.0  # states and records of a claim: after this they count as withheld
+WITHHELD = "its final state was not to be had"  # part of signed outcomes: the same words everywhere
 OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
 
 T = TypeVar("T")
@@ -229,6 +230,7 @@ async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
         trained = _as(SegmentsTrained, await context.work(request, 2, on_progress))
     for file in trained.files:
         await context.blobs.put_file(Path(file.path))
+    await trio.Path(folder).rmdir()
     return OwnRound(trained.records, trained.traces, trained.compute_ms)
 
 
@@ -240,7 +242,7 @@ async def _replay(
     records = await fetch_records(context, claim, timeout_s)
     starts = [records[place - 1].state if place else duty.state for place in places]
     files = await fetch_job(context, duty.spec)
-    files += await fetch_files(context, starts, int(context.parameters.data_bytes_max), timeout_s)
+    files += await fetch_files(context, starts, await size_of_state(context, duty.state), timeout_s)
     items = tuple(
         ReplayItem(records[place].segment, start, records[place]) for place, start in zip(places, starts, strict=True)
     )
@@ -297,11 +299,50 @@ async def _judge(context: TaskContext, duty: JudgeDuty) -> Judge:
     return Judge(claim.claim, claim.disputed, verdict)
 
 
+async def size_of_state(context: TaskContext, state: Digest) -> int:
+    """The bytes of a state; every other state of the job has as many, so that nobody fetches more for a claim."""
+    path = await context.blobs.ensure(state, int(context.parameters.data_bytes_max), FETCH_S)
+    return (await trio.Path(path).stat()).st_size
+
+
+async def _fetch_finals(
+    context: TaskContext, claims: tuple[ClaimRecord, ...], size_max_bytes: int
+) -> tuple[dict[AccountId, BlobFile], tuple[Refusal, ...]]:
+    """The final states that are to be had, by trainer, and a refusal for each of the others."""
+    found: dict[AccountId, BlobFile] = {}
+
+    async def fetch(claim: ClaimRecord) -> None:
+        try:
+            path = await context.blobs.ensure(claim.final_state, size_max_bytes, EVIDENCE_FETCH_S)
+        except Rejected as error:
+            _LOG.warning("final state of claim %s: %s", claim.claim.hex()[:8], error)
+            if error.reason is Reason.FULL:
+                raise
+            return
+        found[claim.trainer] = BlobFile(claim.final_state, str(path))
+
+    async with trio.open_nursery() as nursery:
+        for claim in claims:
+            nursery.start_soon(fetch, claim)
+    return found, tuple(Refusal(claim.trainer, WITHHELD) for claim in claims if claim.trainer not in found)
+
+
+def with_withheld(outcome: RoundOutcome, withheld: tuple[Refusal, ...]) -> RoundOutcome:
+    """The outcome with the trainers whose states could not be had among the refused, in order."""
+    refused = sorted((*outcome.refused, *withheld), key=lambda refusal: refusal.trainer)
+    return replace(outcome, refused=tuple(refused))
+
+
 async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote:
-    limit = int(context.parameters.data_bytes_max)
     files = await fetch_job(context, duty.spec)
-    files += await fetch_files(context, [duty.state, *(claim.final_state for claim in duty.claims)], limit)
-    finals = tuple(FinalState(claim.trainer, steps_of(claim, duty.spec), claim.final_state) for claim in duty.claims)
+    files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
+    found, withheld = await _fetch_finals(context, duty.claims, await size_of_state(context, duty.state))
+    finals = tuple(
+        FinalState(claim.trainer, steps_of(claim, duty.spec), claim.final_state)
+        for claim in duty.claims
+        if claim.trainer in found
+    )
+    files += tuple({file.blob: file for file in found.values()}.values())
     folder = context.folder / name_duty(duty).hex()[:16]
     await trio.Path(folder).mkdir(parents=True, exist_ok=True)
     request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder))
@@ -309,4 +350,5 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
         aggregated = _as(RoundAggregated, await context.work(request, 0, on_progress))
     for file in aggregated.files:
         await context.blobs.put_file(Path(file.path))
-    return AggregateVote(duty.job, duty.round, aggregated.outcome)
+    await trio.Path(folder).rmdir()
+    return AggregateVote(duty.job, duty.round, with_withheld(aggregated.outcome, withheld))

@@ -25,7 +25,15 @@ from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of, ve
 from milon.chain.learning import ClosedRound, SettledClaim, compute_learning_root
 from milon.chain.transaction import SubmitJob
 from milon.node.questions import AskBlock, AskGenesis, AskHeight, AskJob, BlockAnswer, JobAnswer, Question
-from milon.node.tasks import RECORDS_MAX_BYTES, TaskContext, fetch_files, fetch_job
+from milon.node.tasks import (
+    RECORDS_MAX_BYTES,
+    WITHHELD,
+    TaskContext,
+    fetch_files,
+    fetch_job,
+    size_of_state,
+    with_withheld,
+)
 from milon.p2p.transport import Channel, Transport
 from milon.pol.claim import SegmentRecord, SegmentRecords, verify_records
 from milon.pol.terms import JobSpec
@@ -230,7 +238,7 @@ class Verifier:
         starts = [records[place - 1].state if place else closed.state for place in places]
         context = self._context
         files = await fetch_job(context, spec)
-        files += await fetch_files(context, starts, int(context.parameters.data_bytes_max), STATES_S)
+        files += await fetch_files(context, starts, await size_of_state(context, closed.state), STATES_S)
         items = tuple(
             ReplayItem(records[place].segment, start, records[place])
             for place, start in zip(places, starts, strict=True)
@@ -248,18 +256,21 @@ class Verifier:
     async def _recompute(self, closed: ClosedRound, spec: JobSpec, accepted: list[SettledClaim]) -> None:
         self._say(f"round {closed.round}: computing the aggregate and its evaluation again")
         context = self._context
-        limit = int(context.parameters.data_bytes_max)
+        withheld = tuple(refusal for refusal in closed.outcome.refused if refusal.reason == WITHHELD)
+        absent = [refusal.trainer for refusal in withheld]
+        present = [claim for claim in accepted if claim.trainer not in absent]
         files = await fetch_job(context, spec)
-        files += await fetch_files(context, [closed.state, *(claim.final_state for claim in accepted)], limit, STATES_S)
+        limit = await size_of_state(context, closed.state)
+        files += await fetch_files(context, [closed.state, *(claim.final_state for claim in present)], limit, STATES_S)
         finals = tuple(
             FinalState(claim.trainer, Count(claim.count * spec.terms.steps_per_segment), claim.final_state)
-            for claim in accepted
+            for claim in present
         )
         request = AggregateRound(spec, files, closed.state, Count(closed.round), finals, str(context.folder))
         result: Any = await context.work(request, 0, _ignore)
         if not isinstance(result, RoundAggregated):
             raise RuntimeError("the worker answered something else")
-        if result.outcome != closed.outcome:
+        if with_withheld(result.outcome, withheld) != closed.outcome:
             raise Lie(b"", None, f"round {closed.round}: the aggregate or its evaluation comes to other bits")
 
 
