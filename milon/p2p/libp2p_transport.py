@@ -246,7 +246,7 @@ class LibP2PTransport:
             while self._live(peer_id):
                 with Guard("link"):
                     await self._send_on_stream(link)
-                await trio.sleep(0.2)  # a connection that is about to be found dead must not be asked in a loop
+                await trio.sleep(0.05)  # a connection that is about to be found dead must not be asked in a loop
         if self._links.get(link.peer) is link:
             self.disconnect(link.peer)
 

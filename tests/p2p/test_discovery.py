@@ -100,7 +100,26 @@ async def test_one_bootstrap_address_makes_a_full_mesh_that_survives_any_restart
         await wait_until(lambda: is_full_mesh(nodes))
 
 
-async def test_a_second_node_with_the_same_key_is_noticed(network: Network) -> None:
+async def test_two_running_nodes_with_one_key_notice(network: Network) -> None:
+    found: list[Rejected] = []
+    hub = await start(network, "hub", [])
+    bootstrap = [hub.transport.addresses[0]]
+    await start(network, "one", bootstrap, on_twin=found.append)
+    await wait_until(lambda: len(hub.transport.peers()) == 1)
+    twin = network.make("one")
+    if network.kind == "memory":
+        twin.name = "its twin"
+    discovery = Discovery(
+        twin, twin.settings, bootstrap=bootstrap, now_ms=now_ms, jitter=lambda: 0.5, on_twin=found.append
+    )
+    await network.start(twin)
+    network.nursery.start_soon(Node(twin, discovery).run)
+    await wait_until(lambda: bool(found), deadline_s=60)  # they push each other out of the hub again and again
+    assert found[0].reason is Reason.IN_USE
+    await connect(await network.add("newcomer"), hub.transport)
+
+
+async def test_an_announcement_with_our_key_from_elsewhere_is_noticed(network: Network) -> None:
     found: list[Rejected] = []
     hub = await start(network, "hub", [])
     node = await start(network, "one", [hub.transport.addresses[0]], on_twin=found.append)
