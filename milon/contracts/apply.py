@@ -10,7 +10,7 @@ from typing import assert_never
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
-from milon.base.units import Amount, Height, Nonce, TimeMs
+from milon.base.units import Amount, Count, Height, Nonce, TimeMs
 from milon.chain.block import Receipt
 from milon.chain.genesis import Genesis, validators_of
 from milon.chain.learning import ClosedRound
@@ -34,14 +34,13 @@ from milon.chain.transaction import (
 )
 from milon.contracts.accounts import burn, load_account, store_account
 from milon.contracts.claims import (
-    Moment,
     apply_attest,
     apply_claim,
     apply_judge,
     apply_open_traces,
     load_claim,
-    moment_of,
 )
+from milon.contracts.clock import CLOCK_KEY, Clock, Moment, advance_clock, load_moment
 from milon.contracts.jobs import apply_enrol, apply_hold_job, apply_submit_job, load_open_jobs
 from milon.contracts.records import (
     SUPPLY_KEY,
@@ -120,7 +119,7 @@ def verify_admissible(ledger: Ledger | Draft, context: BlockContext, transaction
 def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction, name: Digest) -> None:
     """Check and change, by action; raises `Rejected` with the draft in any state, to be dropped."""
     sender, action = transaction.body.sender, transaction.body.action
-    moment = moment_of(context.height, context.time_ms, context.parameters)
+    moment = load_moment(draft, context.height, context.parameters)
     match action:
         case Transfer():
             apply_transfer(draft, sender, action)
@@ -180,8 +179,9 @@ def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Tr
     draft.put(beacon_key(context.height), context.beacon)
     if context.height > BEACONS_KEPT:
         draft.remove(beacon_key(context.height - BEACONS_KEPT))
+    advance_clock(draft, context.time_ms, context.parameters)
     receipts = tuple(apply_transaction(draft, context, transaction) for transaction in transactions)
-    closed = _advance_jobs(draft, moment_of(context.height, context.time_ms, context.parameters))
+    closed = _advance_jobs(draft, load_moment(draft, context.height, context.parameters))
     return Applied(draft.commit(), receipts, closed)
 
 
@@ -207,6 +207,7 @@ def select_transactions(
 ) -> tuple[Transaction, ...]:
     """Those of the candidates that may stand in one block in this order, within its limits."""
     draft = Draft(ledger)
+    advance_clock(draft, context.time_ms, context.parameters)
     chosen: list[Transaction] = []
     room = int(context.parameters.block_bytes_max)
     for transaction in candidates:
@@ -244,6 +245,7 @@ def compute_genesis_ledger(genesis: Genesis) -> Mapping[bytes, bytes]:
     minted = sum(entry.balance + entry.bonded for entry in genesis.accounts)
     table = {
         SUPPLY_KEY: encode(Supply(Amount(minted), Amount(0))),
+        CLOCK_KEY: encode(Clock(genesis.time_ms, Count(0))),
         VALIDATORS_KEY: encode(ValidatorSet(validators_of(genesis))),
     }
     for entry in genesis.accounts:

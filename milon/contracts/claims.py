@@ -13,16 +13,17 @@ A claim of a round without audit is ACCEPTED as it comes; the aggregation rule a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, ClaimId, VrfProof
-from milon.base.units import Amount, Count, Height, TimeMs
+from milon.base.units import Amount, Count
 from milon.chain.certificate import compute_quorum
 from milon.chain.learning import Payment
 from milon.chain.params import Parameters
 from milon.chain.transaction import Attest, Claim, Judge, OpenTraces
 from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
+from milon.contracts.clock import Moment
 from milon.contracts.jobs import load_job
 from milon.contracts.records import (
     Attestation,
@@ -42,25 +43,6 @@ from milon.pol.sampling import draw_committee, verify_sample
 from milon.pol.terms import JobTerms, audit_ppm_of, replays_per_member
 from milon.pol.verdict import Verdict
 from milon.state.ledger import Draft, Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where in the chain something happens.
-
-    Deadlines count ticks, the nominal block times of the block's own time: a chain that makes more blocks because it is
-    busy gives nobody less time to train.
-    """
-
-    height: Height  # of the block
-    tick: Count  # its time in units of `block_time_ms`
-    parameters: Parameters  # in force
-
-
-def moment_of(height: Height, time_ms: TimeMs, parameters: Parameters) -> Moment:
-    """The moment of a block."""
-    return Moment(height, Count(time_ms // parameters.block_time_ms), parameters)
-
 
 
 def load_claim(ledger: Ledger | Draft, claim: ClaimId) -> ClaimRecord:

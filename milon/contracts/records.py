@@ -180,7 +180,7 @@ class OpenRound:
     start_height: Height  # when it was opened
     seed: Digest | None  # of batches and draws, once the beacon is there
     assignments: tuple[Assignment, ...]  # who trains what
-    deadline: Count  # of the phase, in ticks: see `claims.Moment`
+    deadline: Count  # of the phase, in ticks: see `clock`
     claims: tuple[ClaimId, ...]  # in the order they came
     claimed: tuple[AccountId, ...]  # their trainers, same order
     votes: tuple[OutcomeVote, ...]  # on the outcome

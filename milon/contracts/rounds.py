@@ -16,7 +16,8 @@ from milon.chain.certificate import compute_quorum
 from milon.chain.learning import ClosedRound, Payment, SettledClaim
 from milon.chain.transaction import AggregateVote
 from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
-from milon.contracts.claims import Moment, advance_claim, load_claim
+from milon.contracts.claims import advance_claim, load_claim
+from milon.contracts.clock import Moment
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job
 from milon.contracts.records import (
     SETTLED,

@@ -10,14 +10,11 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import trio
 
-from milon.base.codec import encode
 from milon.base.errors import Rejected
 from milon.base.units import TimeMs
-from milon.chain.learning import BlockReport
 from milon.consensus.application import Config
 from milon.consensus.effects import (
     Accuse,
@@ -161,11 +158,7 @@ class Runner:
             _LOG.warning("not sent: %s", error)
 
     async def _commit(self, effect: CommitBlocks) -> None:
-        reports = tuple(
-            (entry.block.header.height, encode(BlockReport(entry.receipts, entry.closed))) for entry in effect.finalized
-        )
-        commit = replace(effect.commit, receipts=reports)
-        await trio.to_thread.run_sync(self._store.commit, commit)
+        await trio.to_thread.run_sync(self._store.commit, effect.commit)
         self._on_final(effect.finalized)
         event = Committed(self._now_ms(), effect.commit.tip[0])
         self.state, effects = await trio.to_thread.run_sync(self._step_all, [event])

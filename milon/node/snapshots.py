@@ -10,6 +10,7 @@ from milon.chain.learning import BlockReport
 from milon.chain.transaction import compute_transaction_hash
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.claims import load_claim
+from milon.contracts.clock import load_clock
 from milon.contracts.records import (
     JOB_PREFIX,
     ArchivedRound,
@@ -72,6 +73,7 @@ def _build_current(ledger: Ledger, job: JobId, tick_ms: int) -> CurrentRound | N
     if opened is None:
         return None
     claims = _build_claim_view(ledger, opened)
+    clock = load_clock(ledger)
     has_all_claims = len(claims) == len(opened.assignments)
     return CurrentRound(
         round=opened.round,
@@ -81,7 +83,7 @@ def _build_current(ledger: Ledger, job: JobId, tick_ms: int) -> CurrentRound | N
         ),
         claims=claims,
         votes=tuple(vote.validator for vote in opened.votes),
-        deadline_ms=TimeMs(opened.deadline * tick_ms),
+        deadline_ms=TimeMs(max(0, clock.time_ms + opened.deadline * tick_ms - clock.elapsed_ms)),
     )
 
 
