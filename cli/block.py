@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +82,7 @@ def verify(
     bootstrap: BootstrapOption = None,
     genesis_hash: Annotated[str, typer.Option(help="The chain's genesis hash: all that has to be trusted.")] = "",
     segments: Annotated[int | None, typer.Option(min=0, help="Segments to replay; all where left out.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the replays; results do not depend on it.")] = 1,
     data: Annotated[
         Path | None, typer.Option(help="An empty folder to work in; one that vanishes if left out.")
     ] = None,
@@ -98,34 +101,46 @@ def verify(
     for address in addresses:
         verify_multiaddress(address)
     trusted = parse_digest("--genesis-hash", genesis_hash)
-    if data is not None:
-        require(
-            not data.exists() or not any(data.iterdir()), Reason.DUPLICATE, f"{data} is not empty; name another folder"
-        )
-        data.mkdir(parents=True, exist_ok=True)
-        report = _verify(data, addresses, trusted, block, segments, as_json)
-    else:
-        with tempfile.TemporaryDirectory(prefix="milon-verify-") as folder:
-            report = _verify(Path(folder), addresses, trusted, block, segments, as_json)
+    with contextlib.ExitStack() as stack:
+        if data is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="milon-verify-")))
+        else:
+            folder = data
+            is_empty = not data.exists() or not any(data.iterdir())
+            require(is_empty, Reason.DUPLICATE, f"{data} is not empty; name another folder")
+            data.mkdir(parents=True, exist_ok=True)
+        report = _verify(folder, Question(addresses, trusted, block, segments, threads), as_json)
     _print_report(report, as_json)
     raise typer.Exit(Exit.OK if report.verdict == "valid" else Exit.NO)
 
 
-def _verify(
-    folder: Path,
-    bootstrap: tuple[str, ...],
-    genesis_hash: Digest,
-    block: Height | Digest,
-    segments: int | None,
-    is_quiet: bool,
-) -> VerifyReport:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be verified."""
+
+    bootstrap: tuple[str, ...]  # addresses of running nodes
+    genesis_hash: Digest  # of the chain
+    block: Height | Digest  # which
+    segments: int | None  # to replay at most; None: all
+    threads: int  # of the replays
+
+
+def _verify(folder: Path, question: Question, is_quiet: bool) -> VerifyReport:
     from milon.node.light import verify_block
 
     def say(line: str) -> None:
         if not is_quiet:
             print_lines([f"  {line}"])
 
-    return verify_block(folder, bootstrap, genesis_hash, block, segments=segments, say=say)
+    return verify_block(
+        folder,
+        question.bootstrap,
+        question.genesis_hash,
+        question.block,
+        segments=question.segments,
+        threads=question.threads,
+        say=say,
+    )
 
 
 def _print_report(report: VerifyReport, as_json: bool) -> None:

@@ -82,7 +82,7 @@ def demo(
         name_of = naming(testnet.accounts)
         with contextlib.ExitStack() as ending:
             ending.callback(stop_nodes, testnet.nodes)
-            shown = ending.enter_context(open_screen(screen and sys.stdout.isatty(), name_of))
+            shown = ending.enter_context(open_screen(screen and sys.stdout.isatty(), name_of, began))
             outcome = run_demo(testnet, choices, shown, began)
         if finish(outcome, expect, accuracy_min, json_file, name_of):
             raise typer.Exit(Exit.NO)

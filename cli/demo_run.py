@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +63,12 @@ def _run(command: list[str], codes: tuple[int, ...], name: str) -> Json:
 class Observer:
     """Asks every node what it shows; a node that does not answer is a gap, not an error."""
 
-    def __init__(self, nodes: tuple[NodeFolder, ...], began: float) -> None:
-        """Connect lazily; `began` is the monotonic time the run began at."""
+    def __init__(self, nodes: tuple[NodeFolder, ...]) -> None:
+        """Connects at the first question."""
         from milon.client.http import NodeClient
         from milon.node.folder import read_address
 
         self._clients: list[NodeClient] = [NodeClient(read_address(folder) or "") for folder in nodes]
-        self._began = began
 
     def close(self) -> None:
         """End the connections."""
@@ -90,7 +90,7 @@ class Observer:
             found = _ask(client, lambda client: client.job(job or ""))
             if found is not None:
                 break
-        return Snapshot(time.monotonic() - self._began, self.statuses(), found)
+        return Snapshot(self.statuses(), found)
 
 
 def _ask(client: NodeClient, question: Callable[[NodeClient], Json]) -> Json | None:
@@ -107,7 +107,7 @@ def run_demo(testnet: Testnet, choices: DemoChoices, screen: Screen, began: floa
     """Take all steps; what was observed. The caller ends the nodes."""
     nodes = testnet.nodes
     raise_network(testnet, screen.say)
-    with contextlib.closing(Observer(nodes, began)) as observer:
+    with contextlib.closing(Observer(nodes)) as observer:
         screen.show(observer.snapshot(None))
         screen.say(f"submitting {choices.job}")
         name = submit(testnet, choices)
@@ -115,8 +115,10 @@ def run_demo(testnet: Testnet, choices: DemoChoices, screen: Screen, began: floa
         job = follow(observer, name, choices.timeout_s, screen)
         digests = collect_digests(observer, testnet.accounts, name, job)
         bootstrap = next(status for status in observer.statuses() if status)
-    verify = verify_last(bootstrap, job, choices, testnet.root.parent, screen)
-    plain = measure_plainly(testnet, choices, name, screen) if job["rounds"] else None
+    with ThreadPoolExecutor(1) as beside:  # two checks that have nothing to do with each other, on two cores
+        measuring = beside.submit(measure_plainly, testnet, choices, name, screen) if job["rounds"] else None
+        verify = verify_last(bootstrap, job, choices, testnet.root.parent, screen)
+        plain = measuring.result() if measuring is not None else None
     poisoners = tuple(testnet.accounts[index] for index in choices.poisoners)
     return Outcome(job, digests, verify, plain, time.monotonic() - began, poisoners)
 
@@ -184,7 +186,7 @@ def verify_last(status: Json, job: Json, choices: DemoChoices, folder: Path, scr
 
 def measure_plainly(testnet: Testnet, choices: DemoChoices, job: str, screen: Screen) -> float | None:
     """Download the model from another node than the one that took the job, and evaluate it in plain PyTorch."""
-    screen.say("downloading the model and loading it in plain PyTorch")
+    screen.say("downloading the model, to load it in plain PyTorch")
     model = testnet.root.parent / "model.safetensors"
     run_milon(["model", "pull", job, "-o", str(model), "--node", str(testnet.nodes[-1].root)])
     command = [sys.executable, "-m", "milon.client.model", "accuracy", str(choices.job), str(model)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +23,6 @@ LINES_KEPT = 6  # of what was said, on the live screen
 class Snapshot:
     """What the nodes showed at one moment."""
 
-    seconds: float  # since the run began
     statuses: tuple[Json | None, ...]  # one a node; None: it does not answer
     job: Json | None  # None before it is on the chain
 
@@ -55,12 +55,18 @@ def describe_verifying(status: Json, name_of: Naming) -> str:
     return f"{work['kind']}{done}{loss}"
 
 
+def stamp(began: float) -> str:
+    """The time since the start, for the front of a line."""
+    return f"[{time.monotonic() - began:6.1f} s]"
+
+
 class PlainScreen:
     """A line for everything that happens, for logs and pipes."""
 
-    def __init__(self, name_of: Naming) -> None:
-        """`name_of` gives a node's name for its account."""
+    def __init__(self, name_of: Naming, began: float) -> None:
+        """`name_of` gives a node's name for its account; `began` is the monotonic time of the start."""
         self._name_of = name_of
+        self._began = began
         self._rounds = 0
         self._said = ""
         self._verifying: set[tuple[int, str, int]] = set()
@@ -73,14 +79,14 @@ class PlainScreen:
 
     def say(self, line: str) -> None:
         """Print it."""
-        print_lines([line])
+        print_lines([f"{stamp(self._began)} {line}"])
 
     def show(self, snapshot: Snapshot) -> None:
         """Print what is new."""
         job = snapshot.job
         if job is None:
             return
-        at = f"[{snapshot.seconds:6.1f} s]"
+        at = stamp(self._began)
         for closed in job["rounds"][self._rounds :]:
             print_lines(f"{at} {line}" for line in describe_round(closed))
         self._rounds = len(job["rounds"])
@@ -100,13 +106,14 @@ class PlainScreen:
 class LiveScreen:
     """A screen that is drawn again and again."""
 
-    def __init__(self, name_of: Naming) -> None:
-        """`name_of` gives a node's name for its account."""
+    def __init__(self, name_of: Naming, began: float) -> None:
+        """`name_of` gives a node's name for its account; `began` is the monotonic time of the start."""
         from rich.live import Live
 
         self._name_of = name_of
+        self._began = began
         self._lines: list[str] = []
-        self._snapshot = Snapshot(0.0, (), None)
+        self._snapshot = Snapshot((), None)
         self._live = Live(get_renderable=self._draw, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveScreen:
@@ -119,7 +126,7 @@ class LiveScreen:
 
     def say(self, line: str) -> None:
         """Keep it among the newest lines."""
-        self._lines.append(line)
+        self._lines.append(f"{stamp(self._began)} {line}")
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw this from now on."""
@@ -131,7 +138,7 @@ class LiveScreen:
 
         snapshot = self._snapshot
         job = snapshot.job
-        title = f"{snapshot.seconds:5.0f} s  " + (describe_current(job) if job else "no job yet")
+        title = f"{stamp(self._began)}  " + (describe_current(job) if job else "no job yet")
         parts: list[RenderableType] = [Text(title, style="bold"), self._draw_nodes(snapshot)]
         if job and job["rounds"]:
             parts.append(self._draw_rounds(job))
@@ -168,6 +175,6 @@ class LiveScreen:
         return table
 
 
-def open_screen(is_live: bool, name_of: Naming) -> Screen:
+def open_screen(is_live: bool, name_of: Naming, began: float) -> Screen:
     """The screen for this terminal."""
-    return LiveScreen(name_of) if is_live else PlainScreen(name_of)
+    return LiveScreen(name_of, began) if is_live else PlainScreen(name_of, began)

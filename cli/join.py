@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DEFAULT_NODE, BootstrapOption, DataOption
+from .options import DEFAULT_NODE, BootstrapOption, DataOption, JsonOption
+from .output import print_json
+from .prepare_folder import describe_folder, prepare_folder
 
 if TYPE_CHECKING:
     from milon.node.config import Config
@@ -27,13 +29,15 @@ def join(
     announce_host: Annotated[str | None, typer.Option(help="IP address others reach it at, if another.")] = None,
     listen_port: Annotated[int | None, typer.Option(help="TCP port for other nodes; 0: a free one.")] = None,
     api_port: Annotated[int | None, typer.Option(help="TCP port of the HTTP API; 0: a free one.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run a node until Ctrl-C or `milon stop`. The folder is made where there is none; options given are kept in it."""
+    """Run a node until Ctrl-C or `milon stop`. The folder is made where there is none; options given are kept in it.
+
+    With --json it first prints the node's folder, account and peer id.
+    """
     from milon.base.errors import Reason, require
     from milon.node.config import Config, load_config, save_config
     from milon.node.folder import NodeFolder
-
-    from .prepare_folder import prepare_folder
 
     folder = NodeFolder(root)
     given: dict[str, Any] = {
@@ -61,6 +65,8 @@ def join(
         Reason.UNAVAILABLE,
         "which chain? give --genesis FILE, or --bootstrap ADDRESS and --genesis-hash",
     )
+    if as_json:
+        print_json(describe_folder(folder))
     raise typer.Exit(_run(folder, config))
 
 

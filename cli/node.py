@@ -11,6 +11,7 @@ from .connection import open_node
 from .join import join
 from .options import DEFAULT_NODE, BootstrapOption, DataOption, JsonOption, NodeOption
 from .output import decimal, print_json, print_lines, print_pairs, print_table
+from .prepare_folder import describe_folder, prepare_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -33,19 +34,12 @@ def init(
     """Make a node's folder: keys, settings, token. What is there already stays."""
     from milon.node.config import Config
     from milon.node.folder import NodeFolder
-    from milon.node.keys import compute_peer_id_of, load_key
-
-    from .prepare_folder import prepare_folder
 
     folder = NodeFolder(root)
     prepare_folder(
         folder, Config(role=role, bootstrap=tuple(bootstrap or ()), listen_port=listen_port), genesis_file=genesis
     )
-    found = {
-        "folder": str(root),
-        "account": load_key(folder.validator_key).account.hex(),
-        "peer_id": compute_peer_id_of(load_key(folder.network_key)),
-    }
+    found = describe_folder(folder)
     if as_json:
         print_json(found)
     else:

@@ -46,3 +46,14 @@ def prepare_folder(folder: NodeFolder, config: Config, genesis_file: Path | None
     if not folder.config.exists() or settled != load_config(folder):
         save_config(folder, settled)
     return settled
+
+
+def describe_folder(folder: NodeFolder) -> dict[str, str]:
+    """Whose folder it is."""
+    from milon.node.keys import compute_peer_id_of, load_key
+
+    return {
+        "folder": str(folder.root),
+        "account": load_key(folder.validator_key).account.hex(),
+        "peer_id": compute_peer_id_of(load_key(folder.network_key)),
+    }

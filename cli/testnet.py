@@ -26,7 +26,7 @@ BusyBlockTimeOption = Annotated[int, typer.Option(min=1, help="Pause before a bl
 DeltaOption = Annotated[int, typer.Option(min=1, help="Assumed delay of a message, ms.")]
 AdversaryOption = Annotated[
     list[str] | None,
-    typer.Option(help="INDEX=KIND: a node that misbehaves; sign-flip, scaled, noise, nan, accept; repeat."),
+    typer.Option(help="INDEX=KIND: sign-flip, scaled, noise, nan, lazy or accept; repeat."),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of each node's worker.")]
 

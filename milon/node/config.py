@@ -20,6 +20,10 @@ _ADDRESS_MAX = 256  # characters; a multiaddress with a peer id has about 90
 _BOOTSTRAP_MAX = 64  # a newcomer needs one that answers
 
 
+# How a node of a test network may misbehave in learning; it goes on voting. `milon.pol.work` hands it to the worker.
+ADVERSARIES = ("sign-flip", "scaled", "noise", "nan", "lazy", "accept")
+
+
 class Role(StrEnum):
     """What a node does."""
 
@@ -41,10 +45,10 @@ class Config:
     api_port: int = 0  # of the HTTP API on 127.0.0.1; 0: a free one
     device: str = "auto"  # "auto" or "cpu": where training runs
     threads: int = 1  # of the worker's arithmetic; results do not depend on it
-    adversary: str = ""  # for tests: how this node's training misbehaves; empty: it does not
+    adversary: str = ""  # one of `ADVERSARIES`; empty: it does not misbehave
     log_level: str = "info"  # "debug", "info", "warning" or "error"
     blob_bytes_max: int = 4 << 30  # one blob; as the chain's default limit for a job's data
-    blob_store_bytes_max: int = 64 << 30  # all blobs; the oldest that no running job needs go first
+    blob_store_bytes_max: int = 64 << 30  # all blobs; beyond it nothing new is taken
 
 
 def _verify_host(name: str, text: str) -> None:
@@ -70,9 +74,12 @@ def verify_config(config: Config) -> None:
         ("role", config.role, tuple(Role)),
         ("device", config.device, ("auto", "cpu")),
         ("log_level", config.log_level, ("debug", "info", "warning", "error")),
+        ("adversary", config.adversary, ("", *ADVERSARIES)),
     )
     for name, value, allowed in choices:
-        require(value in allowed, Reason.OUT_OF_RANGE, f"{name} = {value!r}; it may be {', '.join(allowed)}")
+        require(
+            value in allowed, Reason.OUT_OF_RANGE, f"{name} = {value!r}; it may be {', '.join(filter(None, allowed))}"
+        )
     ranges = (
         ("listen_port", config.listen_port, 0, 65_535),
         ("api_port", config.api_port, 0, 65_535),
@@ -87,7 +94,6 @@ def verify_config(config: Config) -> None:
         _verify_host("announce_host", config.announce_host)
     if config.genesis_hash:
         parse_digest("genesis_hash", config.genesis_hash)
-    require(len(config.adversary) <= 64, Reason.TOO_LARGE, "adversary is longer than any kind there is")
     require(
         len(config.bootstrap) <= _BOOTSTRAP_MAX, Reason.TOO_LARGE, f"more than {_BOOTSTRAP_MAX} bootstrap addresses"
     )

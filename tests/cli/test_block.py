@@ -41,9 +41,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the check was asked; its answer is under "answer"."""
     found: dict[str, Any] = {"answer": _report("valid")}
 
-    def check(folder: Path, *words: Any) -> VerifyReport:
+    def check(folder: Path, question: block.Question, is_quiet: bool) -> VerifyReport:
         assert os.listdir(folder) == []
-        found["folder"], found["words"] = folder, words
+        found["folder"], found["question"] = folder, question
         if isinstance(found["answer"], Rejected):
             raise ExceptionGroup("tasks", [found["answer"]])
         assert isinstance(found["answer"], VerifyReport)
@@ -58,7 +58,7 @@ def test_a_true_block_is_valid(milon: Milon, asked: dict[str, Any]) -> None:
     assert told.code == 0
     assert "valid" in told.out.splitlines()[0]
     assert "not proved: 16 segments" in told.out
-    assert asked["words"][:4] == ((ADDRESS,), bytes.fromhex(HASH), 42, 4)
+    assert asked["question"] == block.Question((ADDRESS,), Digest(bytes.fromhex(HASH)), Height(42), 4, 1)
     assert not asked["folder"].exists()
 
 
@@ -69,7 +69,7 @@ def test_a_lie_is_named(milon: Milon, asked: dict[str, Any]) -> None:
     assert "cd" * 32 in told.out
     assert "segment 3" in told.out
     assert milon("verify-block", HASH, *WORDS, "--json").json["claim"] == "cd" * 32
-    assert asked["words"][2] == bytes.fromhex(HASH)
+    assert asked["question"].block == bytes.fromhex(HASH)
 
 
 def test_what_cannot_be_checked_has_a_reason(milon: Milon, asked: dict[str, Any]) -> None:
@@ -101,4 +101,4 @@ def test_the_folder_must_be_empty(milon: Milon, asked: dict[str, Any], tmp_path:
 )
 def test_wrong_words_check_nothing(milon: Milon, asked: dict[str, Any], words: tuple[str, ...]) -> None:
     assert milon("verify-block", *words).code == 2
-    assert "words" not in asked
+    assert "question" not in asked

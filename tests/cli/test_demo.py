@@ -126,11 +126,11 @@ def _snapshots() -> list[Snapshot]:
     statuses = (json.loads(json.dumps(shape_status(make_status()))), None)
     running = json.loads(json.dumps(shape_job(make_job("running", 1))))
     finished = json.loads(json.dumps(shape_job(make_job("finished", 2))))
-    return [Snapshot(0.5, statuses, None), Snapshot(1.5, statuses, running), Snapshot(2.5, statuses, finished)]
+    return [Snapshot(statuses, None), Snapshot(statuses, running), Snapshot(statuses, finished)]
 
 
 def test_the_plain_screen_says_each_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with PlainScreen(lambda account: f"<{account[:4]}>") as screen:
+    with PlainScreen(lambda account: f"<{account[:4]}>", 0.0) as screen:
         for snapshot in _snapshots():
             screen.show(snapshot)
             screen.show(snapshot)
@@ -141,7 +141,7 @@ def test_the_plain_screen_says_each_thing_once(capsys: pytest.CaptureFixture[str
 
 
 def test_the_live_screen_draws_nodes_rounds_and_words() -> None:
-    screen = LiveScreen(lambda account: f"<{account[:4]}>")
+    screen = LiveScreen(lambda account: f"<{account[:4]}>", 0.0)
     console = Console(width=140, record=True, file=io.StringIO())
     for snapshot in _snapshots():
         screen.say("something happened")

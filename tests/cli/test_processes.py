@@ -142,3 +142,17 @@ def test_ctrl_c_while_waiting_ends_what_was_started(tmp_path: Path) -> None:
     up.communicate(timeout=30)
     assert up.returncode in (2, 130)
     assert all(find_process(folder) is None for folder in nodes)
+
+
+def test_ctrl_c_ends_the_demonstration_with_all_its_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "milon_cli", "demo", "--nodes", "2", "--dir", str(tmp_path), "--no-screen"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert demo.stdout is not None
+    assert "started 2 of 2 nodes" in demo.stdout.readline()
+    nodes = load_testnet(tmp_path / "net").nodes
+    assert all(find_process(folder) is not None for folder in nodes)
+    demo.send_signal(signal.SIGINT)
+    _, told = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert f"{tmp_path}/net/node*/node.log" in told
+    assert all(find_process(folder) is None for folder in nodes)

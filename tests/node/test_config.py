@@ -1,5 +1,6 @@
 """Settings: what is written comes back, and what is wrong is named."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milon.base.errors import Reason, Rejected
-from milon.node.config import Config, format_config, load_config, parse_config, save_config, verify_multiaddress
+from milon.gpu.attacks import KINDS
+from milon.gpu.work_rounds import LAZY
+from milon.node.config import (
+    ADVERSARIES,
+    Config,
+    format_config,
+    load_config,
+    parse_config,
+    save_config,
+    verify_multiaddress,
+)
 from milon.node.folder import NodeFolder
+from milon.node.wiring import ACCEPTING
 
 ADDRESS = "/ip4/10.0.0.1/tcp/4001/p2p/12D3KooWTest"
 
@@ -28,13 +40,14 @@ def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=64))
 def test_any_text_survives(text: str) -> None:
-    assert parse_config(format_config(Config(adversary=text))).adversary == text
+    assert tomllib.loads(format_config(Config(adversary=text)))["adversary"] == text
 
 
 @pytest.mark.parametrize(
     ("text", "reason", "told"),
     [
         ("rol = 'full'", Reason.UNKNOWN, "did you mean 'role'?"),
+        ("adversary = 'evil'", Reason.OUT_OF_RANGE, "it may be sign-flip, scaled"),
         ("zzzz = 1", Reason.UNKNOWN, "known are role"),
         ("role = 'miner'", Reason.OUT_OF_RANGE, "validator, trainer, full"),
         ("listen_port = '4001'", Reason.WRONG_TYPE, "a whole number"),
@@ -71,6 +84,10 @@ def test_a_bootstrap_address_needs_host_port_and_peer(address: str) -> None:
     with pytest.raises(Rejected) as refusal:
         verify_multiaddress(address)
     assert refusal.value.reason is Reason.MALFORMED
+
+
+def test_the_adversaries_are_those_that_exist() -> None:
+    assert set(ADVERSARIES) == {*KINDS, LAZY, ACCEPTING}
 
 
 def test_a_folder_without_settings_says_what_to_do(tmp_path: Path) -> None:
