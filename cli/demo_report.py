@@ -97,13 +97,16 @@ def list_failures(outcome: Outcome, expectation: str, accuracy_min: float) -> li
         failures.append(f"the job is {job['status']}: {job['reason'] or 'not finished in time'}")
     if set(outcome.digests.values()) != {job["state"]}:
         failures.append("the model's digest is not the same on every node")
-    if outcome.verify["verdict"] != "valid":
-        failures.append(f"verify-block says {outcome.verify['verdict']}")
+    verdict = outcome.verify["verdict"]
     accuracy = final_accuracy(job)
     if expectation == "collapse":
+        if verdict == "unchecked":  # where nobody audits, a lie may well stand in the last block: "invalid" is right
+            failures.append("verify-block could not check the last block")
         if accuracy is not None and accuracy >= accuracy_min:
             failures.append(f"accuracy {percent(accuracy)} did not collapse below {percent(accuracy_min)}")
         return failures
+    if verdict != "valid":
+        failures.append(f"verify-block says {verdict}")
     if accuracy is None or accuracy < accuracy_min:
         failures.append(f"accuracy {percent(accuracy)} is below {percent(accuracy_min)}")
     plain = outcome.plain_accuracy

@@ -112,6 +112,10 @@ def test_a_collapse_can_be_what_was_expected() -> None:
     collapsed = _outcome(rounds=(make_round(0, rows=0), make_round(1)), poisoners=(POISONER,))
     assert _failures(collapsed, "collapse", 0.95) == []
     assert _failures(collapsed, "collapse", 0.5) == ["accuracy 90.00 % did not collapse below 50.00 %"]
+    lied = {"height": 21, "verdict": "invalid", "segments_replayed": 0}
+    assert _failures(dataclasses.replace(collapsed, verify=lied), "collapse", 0.95) == []
+    unchecked = dataclasses.replace(collapsed, verify={**lied, "verdict": "unchecked"})
+    assert _failures(unchecked, "collapse", 0.95) == ["verify-block could not check the last block"]
     assert _failures(_outcome(digests={}), "nothing") == []
 
 
