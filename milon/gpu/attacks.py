@@ -109,7 +109,7 @@ def apply_attack(
 ) -> dict[str, Tensor]:
     """The final state that an adversary of `kind` (one of `KINDS`) claims; `Rejected(UNKNOWN)` for another kind."""
     if kind == "sign-flip":
-        return sign_flip(round_state, final_state, 1.0)
+        return sign_flip(round_state, final_state, 10.0)
     if kind == "scaled":
         return scale(round_state, final_state, 10.0)
     if kind == "nan":
