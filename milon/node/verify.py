@@ -159,20 +159,21 @@ class Verifier:
         self._transport = transport
         self._say = say
         self._trainers: dict[bytes, AccountId] = {}
+        self._replayed = 0
 
     async def verify(self, answer: BlockAnswer, segments_max: int | None) -> VerifyReport:
         """Replay up to `segments_max` segments (None: all) of the block's accepted claims, then every aggregate."""
         header = answer.block.header
         lie: Lie | None = None
-        replayed = total = 0
+        total = 0
         proved = ["the block is final: its certificate carries a quorum of the genesis validators"]
         for closed in answer.report.closed:
             accepted = [claim for claim in closed.claims if claim.status == "accepted"]
             count = sum(int(claim.count) for claim in accepted)
             total += count
-            left = count if segments_max is None else max(0, segments_max - replayed)
+            left = count if segments_max is None else max(0, segments_max - self._replayed)
             try:
-                replayed += await self._verify_round(closed, accepted, left, proved)
+                await self._verify_round(closed, accepted, left, proved)
             except Lie as found:
                 lie = found
                 break
@@ -187,36 +188,35 @@ class Verifier:
             trainer=trainer.hex() if trainer else "",
             rounds=len(answer.report.closed),
             segments_total=total,
-            segments_replayed=replayed,
+            segments_replayed=self._replayed,
             proved=tuple(proved),
-            not_proved=self._list_not_proved(answer, total, replayed),
+            not_proved=self._list_not_proved(answer, total),
         )
 
-    def _list_not_proved(self, answer: BlockAnswer, total: int, replayed: int) -> tuple[str, ...]:
+    def _list_not_proved(self, answer: BlockAnswer, total: int) -> tuple[str, ...]:
         missing = ["the rounds before this block, whose result is this block's first state"]
-        if replayed < total:
-            missing.append(f"{total - replayed} of {total} segments were not replayed")
+        if self._replayed < total:
+            missing.append(f"{total - self._replayed} of {total} segments were not replayed")
         if not answer.report.closed:
             missing.append("nothing was learned in this block: it closes no round")
         return tuple(missing)
 
     async def _verify_round(
         self, closed: ClosedRound, accepted: list[SettledClaim], segments_max: int, proved: list[str]
-    ) -> int:
+    ) -> None:
         self._say(f"job {short(closed.job)} round {closed.round}: fetching the job")
         spec = await _fetch_spec(self._transport, closed)
-        replayed = 0
+        left = segments_max
         for index, claim in enumerate(accepted):
             self._trainers[claim.claim] = claim.trainer
-            share = -(-(segments_max - replayed) // (len(accepted) - index))
-            count = max(0, min(int(claim.count), share, segments_max - replayed))
-            replayed += await self._replay_claim(closed, spec, claim, count)
-        if replayed:
-            proved.append(f"round {closed.round}: {replayed} segments replay to the same bits")
+            count = min(int(claim.count), -(-left // (len(accepted) - index)))
+            left -= count
+            await self._replay_claim(closed, spec, claim, count)
+        if left < segments_max:
+            proved.append(f"round {closed.round}: {segments_max - left} segments replay to the same bits")
         if not closed.outcome.void:
             await self._recompute(closed, spec, accepted)
             proved.append(f"round {closed.round}: the aggregate and its evaluation are the ones agreed, bit for bit")
-        return replayed
 
     async def _records(self, claim: SettledClaim) -> tuple[SegmentRecord, ...]:
         path = await self._context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, STATES_S)
@@ -228,10 +228,10 @@ class Verifier:
             raise Lie(claim.claim, None, f"the claim's records do not fit it: {error}") from None
         return records
 
-    async def _replay_claim(self, closed: ClosedRound, spec: JobSpec, claim: SettledClaim, count: int) -> int:
+    async def _replay_claim(self, closed: ClosedRound, spec: JobSpec, claim: SettledClaim, count: int) -> None:
         """Replay the last `count` segments of a claim: a tampered final state shows in the last."""
         if count == 0:
-            return 0
+            return
         self._say(f"round {closed.round}: replaying {count} of {claim.count} segments of {short(claim.trainer)}")
         records = await self._records(claim)
         places = range(len(records) - count, len(records))
@@ -247,11 +247,11 @@ class Verifier:
         result: Any = await context.work(request, 0, _ignore)
         if not isinstance(result, SegmentsReplayed):
             raise RuntimeError("the worker answered something else")
+        self._replayed += len(result.results)
         for replay in result.results:
             if not replay.is_same:
                 detail = f"segment {replay.segment} replays to state {short(replay.state)}, the claim says otherwise"
                 raise Lie(claim.claim, int(replay.segment), detail)
-        return count
 
     async def _recompute(self, closed: ClosedRound, spec: JobSpec, accepted: list[SettledClaim]) -> None:
         self._say(f"round {closed.round}: computing the aggregate and its evaluation again")
