@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from milon.chain.params import Parameters
 from milon.base.units import Count
+from milon.chain.params import Parameters
 from tests.system.in_process import STAKE, prepare_example, running_network, submit, wait_for_job
 
 POISONER = 4
