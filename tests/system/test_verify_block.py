@@ -1,4 +1,4 @@
-"""`milon verify-block` from an empty folder: a lie that a whole network accepted is named; what cannot be had is said."""
+"""`milon verify-block` from an empty folder: a lie that a whole network took is named; what is missing is said so."""
 
 from __future__ import annotations
 
