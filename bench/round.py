@@ -53,6 +53,11 @@ class Measured:
         """What is not training."""
         return self.wall - self.compute
 
+    @property
+    def claiming(self) -> float:
+        """What the claims take beyond the training: a trainer that starts late, blocks, transfers, other trainers."""
+        return self.claims - self.compute
+
 
 def run_milon(*arguments: str) -> Json:
     """What a `milon` command prints as JSON."""
@@ -92,10 +97,10 @@ def measure(client: NodeClient, closed: Sequence[Json], seen: dict[tuple[int, st
     found = []
     for before, entry in itertools.pairwise(closed):
         number, start, end = entry["round"], before["height"], entry["height"]
-        marks = [start]
-        for phase in ("train", "audit", "aggregate"):  # one that was too short to be seen lasted nothing
-            marks.append(min(end, max(marks[-1], seen.get((number, phase), marks[-1]))))
-        times = [time_of(client, height) for height in (*marks, end)]
+        marks = [end]
+        for phase in ("aggregate", "audit", "train"):  # one that was too short to be seen lasted nothing
+            marks.insert(0, max(start, min(marks[0], seen.get((number, phase), marks[0]))))
+        times = [time_of(client, height) for height in (start, *marks)]
         spans = [late - early for early, late in itertools.pairwise(times)]
         compute = max(claim["compute_ms"] for claim in entry["claims"]) / 1000
         found.append(Measured(times[-1] - times[0], compute, *spans))
@@ -137,7 +142,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="milon-bench-") as folder:
         measured = run_job(Path(folder) / "net", chosen.rounds, chosen.audit)
     rows = []
-    for name in ("wall", "rest", "seed", "claims", "audit", "aggregate"):
+    for name in ("wall", "rest", "seed", "claiming", "audit", "aggregate"):
         values = [getattr(entry, name) for entry in measured]
         middle = statistics.median(values)
         compute = statistics.median(entry.compute for entry in measured)
