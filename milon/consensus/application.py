@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from milon.base import vrf
 from milon.base.ids import AccountId, Digest, VrfProof
 from milon.base.signing import SecretKey
-from milon.base.units import Epoch, Nonce
+from milon.base.units import Epoch
 from milon.chain.certificate import (
     Certificate,
     Validator,
@@ -23,6 +23,7 @@ from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
 from milon.chain.params import Parameters, compute_parameters_hash
 from milon.chain.transaction import Transaction
 from milon.consensus.leader import list_leaders
+from milon.consensus.mempool import Standing
 from milon.contracts.apply import Applied, BlockContext
 from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
@@ -37,7 +38,7 @@ class Application:
     apply_block: Callable[[Ledger, BlockContext, Sequence[Transaction]], Applied]  # raises Rejected: no such block
     select_transactions: Callable[[Ledger, BlockContext, Sequence[Transaction]], tuple[Transaction, ...]]  # admissible
     is_waiting_for_blocks: Callable[[Ledger], bool]  # learning waits for the next heights
-    next_nonce: Callable[[Ledger, AccountId], Nonce]  # transactions below it are stale
+    standing_of: Callable[[Ledger, AccountId], Standing]  # a sender's, for what may wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,9 +149,10 @@ def _answer(turn: Turn, request: _Request) -> None:
 def _take_transaction(turn: Turn, transaction: Transaction) -> None:
     config, state = turn.config, turn.state
     ledger = ledger_after(config, state, state.tip.hash)
-    next_nonce = config.application.next_nonce(ledger, transaction.body.sender)
+    standing = config.application.standing_of(ledger, transaction.body.sender)
     try:
-        turn.update(mempool=add_transaction(state.mempool, transaction, next_nonce, config.parameters))
+        pool = add_transaction(state.mempool, transaction, standing, config.chain_id, config.parameters)
+        turn.update(mempool=pool)
     except Rejected as error:
         turn.emit(TransactionRefused(compute_transaction_hash(transaction), error.reason, error.detail))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from milon.base.codec import encode
-from milon.base.ids import AccountId, Digest
-from milon.base.units import Height, Nonce, View
+from milon.base.ids import Digest
+from milon.base.units import Height, View
 from milon.chain.learning import BlockReport
 from milon.consensus.blocks import ledger_after
 from milon.consensus.effects import CommitBlocks, FinalizedBlock, PruneLog
@@ -47,10 +47,8 @@ def commit_up_to(turn: Turn, last: Ancestor) -> None:
     forget_below_final(turn)
     ledger = ledger_after(turn.config, turn.state, last.hash)
     senders = sorted({transaction.body.sender for entry in path for transaction in entry.block.transactions})
-    next_nonces: dict[AccountId, Nonce] = {
-        sender: turn.config.application.next_nonce(ledger, sender) for sender in senders
-    }
-    turn.update(mempool=drop_stale(turn.state.mempool, next_nonces), requests={})
+    standings = {sender: turn.config.application.standing_of(ledger, sender) for sender in senders}
+    turn.update(mempool=drop_stale(turn.state.mempool, standings), requests={})
 
 
 def _make_effect(state: State, path: list[Executed]) -> CommitBlocks:

@@ -17,10 +17,10 @@ from milon.base.codec import encode
 from milon.base.errors import Rejected
 from milon.base.ids import AccountId
 from milon.base.signing import SecretKey
-from milon.base.units import Nonce
 from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
 from milon.consensus.application import Application, make_config
 from milon.consensus.effects import FinalizedBlock
+from milon.consensus.mempool import Standing
 from milon.consensus.restore import compute_genesis_commit, restore
 from milon.contracts.accounts import load_account
 from milon.contracts.apply import (
@@ -60,12 +60,13 @@ TOPICS = (TRANSACTION_TOPIC, STATUS_TOPIC, PEERS_TOPIC)
 ACCEPTING = "accept"  # the adversary that attests and judges in favour of everybody
 
 
-def next_nonce(ledger: Ledger, account: AccountId) -> Nonce:
-    """What the ledger expects of a sender."""
-    return load_account(ledger, account).nonce
+def standing_of(ledger: Ledger, account: AccountId) -> Standing:
+    """What the ledger expects of a sender and what it has."""
+    record = load_account(ledger, account)
+    return Standing(record.nonce, record.balance)
 
 
-CONTRACTS = Application(apply_block, select_transactions, is_waiting_for_blocks, next_nonce)
+CONTRACTS = Application(apply_block, select_transactions, is_waiting_for_blocks, standing_of)
 
 
 def transport_settings(config: Config, genesis: Genesis, seed: bytes) -> TransportSettings:
@@ -111,7 +112,7 @@ def make_node(
     blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport)
 
     def make_runner(on_final: Callable[[tuple[FinalizedBlock, ...]], None]) -> Runner:
-        state, effects = restore(engine_config, vote_log.records, vote_log.signed_view, read_clock_ms())
+        state, effects = restore(engine_config, vote_log.records, vote_log.signed[1], read_clock_ms())
         return Runner(engine_config, state, effects, store, vote_log, transport, on_final)
 
     context = TaskContext(

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, Signature, VrfProof
 from milon.base.signing import SecretKey
-from milon.base.units import Nonce
+from milon.base.units import Amount, Nonce
 from milon.chain.block import Receipt
 from milon.chain.certificate import Certificate, Validator, Vote, VoteContent
 from milon.chain.transaction import Transaction, compute_transaction_hash
 from milon.consensus import quorum
 from milon.consensus.application import Application, Cryptography
+from milon.consensus.mempool import Standing
 from milon.contracts.apply import Applied, BlockContext
 from milon.state.ledger import Ledger
 
@@ -97,4 +98,8 @@ def _select(ledger: Ledger, context: BlockContext, candidates: Sequence[Transact
     return tuple(chosen)
 
 
-COUNTING = Application(_apply_block, _select, lambda ledger: False, _next_nonce)
+def _standing_of(ledger: Ledger, account: AccountId) -> Standing:
+    return Standing(_next_nonce(ledger, account), Amount(1 << 40))
+
+
+COUNTING = Application(_apply_block, _select, lambda ledger: False, _standing_of)

@@ -3,6 +3,7 @@
 from milon.base.units import Amount, Height, Nonce
 from milon.chain.transaction import TransactionBody, Transfer, sign_transaction
 from milon.consensus.application import ED25519, Application
+from milon.consensus.mempool import Standing
 from milon.contracts.accounts import load_account
 from milon.contracts.apply import apply_block, compute_genesis_ledger, is_waiting_for_blocks, select_transactions
 from milon.state.ledger import Ledger
@@ -13,7 +14,7 @@ CONTRACTS = Application(
     apply_block,
     select_transactions,
     is_waiting_for_blocks,
-    lambda ledger, account: load_account(ledger, account).nonce,
+    lambda ledger, account: Standing(load_account(ledger, account).nonce, load_account(ledger, account).balance),
 )
 
 
