@@ -18,6 +18,7 @@ from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.signing import SecretKey
 from milon.base.units import TimeMs
+from milon.p2p.allowance import Allowance
 from milon.p2p.announcements import AddressBook, Announcement, Peers, PeersRequest, announce, decode_announcement
 from milon.p2p.identity import compute_peer_id, peer_id_of
 from milon.p2p.settings import TransportSettings
@@ -40,6 +41,7 @@ ASK_SOON_S = 1.0  # between questions while the mesh still grows
 ASK_LATER_S = 15.0  # and when it does not
 ASK_MAX_S = 5.0  # to wait for an answer
 TELL_S = 30.0  # between gossiped announcements
+ANSWERS_PER_S, ANSWERS_MAX = 1.0, 30.0  # to one peer: a growing node asks about once a second, an answer is 49 records
 TWIN_S = 60.0  # between two warnings of a second node with this key
 
 
@@ -92,6 +94,7 @@ class Discovery:
         self._advertised = tuple(advertised)
         self._on_twin = on_twin
         self._book = AddressBook(settings.chain)
+        self._allowance = Allowance(ANSWERS_PER_S, ANSWERS_MAX, trio.current_time)
         self._targets: dict[PeerId, _Target] = {}
         self._started_ms = now_ms()
         self._twin_s = self._ask_s = self._tell_s = float("-inf")
@@ -229,6 +232,7 @@ class Discovery:
             self._on_twin(error)
 
     async def _respond(self, peer: PeerId, payload: bytes) -> bytes:
+        require(self._allowance.take(peer, 1.0), Reason.FULL, "too many questions")
         request: PeersRequest = decode(PeersRequest, payload, PAYLOAD_MAX_BYTES[Channel.PEERS])
         own = self._own()
         others = self._book.latest()

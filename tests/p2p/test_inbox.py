@@ -54,7 +54,19 @@ async def test_a_full_share_waits_and_hurts_no_other_peer(
     nursery.start_soon(inbox.run)
     async with trio.open_nursery() as waiters:
         waiters.start_soon(inbox.put, direct("loud", b"last"))
-        assert [(await inbox.receiver.receive()).peer for _ in range(4)] == ["loud", "loud", "quiet", "loud"]
+        assert [(await inbox.receiver.receive()).peer for _ in range(4)] == ["loud", "quiet", "loud", "loud"]
+
+
+async def test_a_flood_holds_up_neither_other_peers_nor_gossip(nursery: trio.Nursery) -> None:
+    inbox = Inbox(lambda peer: None)
+    for _ in range(100):
+        assert await inbox.put(direct("loud", b"junk"))
+    assert await inbox.put(direct("quiet", b"vote"))
+    inbox.put_gossip(gossip(b"news"))
+    nursery.start_soon(inbox.run)
+    first = [(await inbox.receiver.receive()).payload for _ in range(module.DIRECT_RUN_MAX + 1)]
+    assert first.index(b"vote") == 1
+    assert first[-1] == b"news"
 
 
 async def test_a_consumer_that_stands_still_loses_messages(monkeypatch: pytest.MonkeyPatch) -> None:
