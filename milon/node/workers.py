@@ -1,4 +1,8 @@
-"""The worker process as the node sees it: one request at a time, the most urgent first, cancelled by ending it."""
+"""The worker process as the node sees it: one request at a time, the most urgent first.
+
+A request that nobody waits for any more may end within a short while; only a longer one costs the process, since a new
+one has to load torch again. In every round the slowest node is overtaken in its aggregation by a quorum of the others.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 FRAME_MAX_BYTES = 4 << 20  # the codec's own bound for one value
 STOP_S = 5.0  # a worker that does not end by itself is killed after this
+LATE_S = 2.0  # for a cancelled request to end by itself: what loading torch again would take
 
 
 class _PriorityLock:
@@ -81,24 +86,36 @@ class Worker:
             self._process = None
 
     async def run(self, request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
-        """Do one request. Smaller priorities go first. Cancelling ends the process.
+        """Do one request. Smaller priorities go first. Cancelled, it ends within `LATE_S`, or the process does.
 
         Raises `Rejected` with the worker's reason, or `Rejected(UNAVAILABLE)` where the process died.
         """
         async with self._lock.hold(priority):
             if self._process is None or self._process.poll() is not None:
                 self._process = await self._start()
-            try:
-                result = await self._exchange(self._process, request, on_progress)
-            except trio.Cancelled:
-                self._kill()
-                raise
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._kill()
-                raise Rejected(Reason.UNAVAILABLE, "the worker process ended; its log says why") from None
+            result = await self._exchange_or_end(self._process, request, on_progress)
         if isinstance(result, WorkRefused):
             known = {entry.value: entry for entry in Reason}
             raise Rejected(known.get(result.reason, Reason.MALFORMED), result.detail)
+        return result
+
+    async def _exchange_or_end(
+        self, process: trio.Process, request: Request, on_progress: Callable[[Progress], None]
+    ) -> Result:
+        """The result; the process is whole and idle afterwards, or killed."""
+        result: Result | None = None
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope(shield=True) as working:
+                nursery.start_soon(_hurry_when_cancelled, working)
+                try:
+                    result = await self._exchange(process, request, on_progress)
+                except (trio.BrokenResourceError, trio.ClosedResourceError, Rejected) as error:
+                    _LOG.warning("the worker process broke off: %s %s", type(error).__name__, error)
+            if result is None:
+                self._kill()
+            nursery.cancel_scope.cancel()
+        if result is None:
+            raise Rejected(Reason.UNAVAILABLE, "the worker process ended; its log says why")
         return result
 
     async def _exchange(
@@ -128,6 +145,14 @@ class Worker:
             await process.wait()
         if process.returncode is None:
             process.kill()
+
+
+async def _hurry_when_cancelled(working: trio.CancelScope) -> None:
+    """Until cancelled; then the work has `LATE_S` left."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        working.deadline = trio.current_time() + LATE_S
 
 
 async def _read_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
