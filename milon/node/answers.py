@@ -32,9 +32,13 @@ from milon.node.questions import (
     Question,
     TransactionsAnswer,
 )
+from milon.p2p.allowance import Allowance
 from milon.p2p.transport import PeerId
 from milon.state.ledger import Ledger
 from milon.state.store import Store
+
+READERS = 2  # threads that read for others: the engine's work goes on beside them
+ANSWERS_PER_S, ANSWERS_MAX = 2.0, 64.0  # to one peer: an answer takes up to a fifth of a second of one core
 
 
 class Answers:
@@ -45,11 +49,14 @@ class Answers:
         self._genesis = genesis
         self._store = store
         self._waiting = waiting
+        self._allowance = Allowance(ANSWERS_PER_S, ANSWERS_MAX, trio.current_time)
+        self._threads = trio.CapacityLimiter(READERS)
 
     async def answer(self, peer: PeerId, raw: bytes) -> bytes:
-        """The answer's bytes; `Rejected` where the question is none or the thing is not here."""
+        """The answer's bytes; `Rejected` where the question is none, one too many, or the thing is not here."""
+        require(self._allowance.take(peer, 1.0), Reason.FULL, "too many questions; ask again in a while")
         question: Any = decode(Question, raw, QUESTION_MAX_BYTES)
-        return await trio.to_thread.run_sync(self._answer, question)
+        return await trio.to_thread.run_sync(self._answer, question, limiter=self._threads)
 
     def _answer(self, question: Question) -> bytes:
         match question:

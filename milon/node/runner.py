@@ -29,7 +29,7 @@ from milon.consensus.effects import (
     TransactionRefused,
 )
 from milon.consensus.engine import step
-from milon.consensus.events import Committed, Event, TimerFired
+from milon.consensus.events import Committed, Event, MessageReceived, Peer, TimerFired
 from milon.consensus.messages import encode_message, is_bulk
 from milon.consensus.state import State
 from milon.node.vote_log import VoteLog
@@ -39,12 +39,21 @@ from milon.state.store import Store
 _LOG = logging.getLogger(__name__)
 
 EVENTS_MAX = 2_048  # waiting; consensus repeats what is lost, so a full queue drops the newest
+PEER_EVENTS_MAX = 256  # of one peer among them: a flood costs its sender's share, not everybody's votes
+TRANSACTIONS_MAX = 1_024  # among them: anybody can make those, and those that are lost are pulled again
 BATCH_MAX = 64  # events a turn: one sync of the vote log serves them all
 
 
 def read_clock_ms() -> TimeMs:
     """This machine's clock."""
     return TimeMs(time.time_ns() // 1_000_000)
+
+
+def _share_of(event: Event) -> tuple[Peer, int]:
+    """With whom an event shares its room in the queue, and how much there is."""
+    if isinstance(event, MessageReceived):
+        return event.peer, PEER_EVENTS_MAX
+    return "", TRANSACTIONS_MAX
 
 
 class Runner:
@@ -71,15 +80,30 @@ class Runner:
         self._on_final = on_final
         self._now_ms = now_ms
         self._timer_ms: TimeMs | None = None
+        self._waiting: dict[Peer, int] = {}  # queued events by who shares the room
+        self._threads = trio.CapacityLimiter(1)  # its own: others' work in threads must not hold up votes
         self._sender, self._receiver = trio.open_memory_channel[Event](EVENTS_MAX)
         self.dropped = 0  # events that found the queue full
 
     def feed(self, event: Event) -> None:
-        """Queue an event; a full queue drops it and counts."""
+        """Queue an event; a full queue, or its sender's full share of it, drops it and counts."""
+        lane, share = _share_of(event)
+        if self._waiting.get(lane, 0) >= share:
+            self.dropped += 1
+            return
         try:
             self._sender.send_nowait(event)
         except trio.WouldBlock:
             self.dropped += 1
+            return
+        self._waiting[lane] = self._waiting.get(lane, 0) + 1
+
+    def _taken(self, event: Event) -> Event:
+        lane, _ = _share_of(event)
+        left = self._waiting.pop(lane) - 1
+        if left:
+            self._waiting[lane] = left
+        return event
 
     async def run(self) -> None:
         """Until cancelled. A turn that has begun is carried out whole."""
@@ -95,10 +119,10 @@ class Runner:
         wait_s = math.inf if self._timer_ms is None else max(0.0, (self._timer_ms - self._now_ms()) / 1_000)
         events: list[Event] = []
         with trio.move_on_after(wait_s):
-            events.append(await self._receiver.receive())
+            events.append(self._taken(await self._receiver.receive()))
         while events and len(events) < BATCH_MAX:
             try:
-                events.append(self._receiver.receive_nowait())
+                events.append(self._taken(self._receiver.receive_nowait()))
             except trio.WouldBlock:
                 break
         if self._timer_ms is not None and self._now_ms() >= self._timer_ms:
@@ -109,7 +133,7 @@ class Runner:
     async def _turn(self, events: list[Event]) -> None:
         if not events:
             return
-        self.state, effects = await trio.to_thread.run_sync(self._step_all, events)
+        self.state, effects = await trio.to_thread.run_sync(self._step_all, events, limiter=self._threads)
         await self._carry_out(effects)
 
     def _step_all(self, events: list[Event]) -> tuple[State, tuple[Effect, ...]]:
@@ -124,7 +148,7 @@ class Runner:
     async def _carry_out(self, effects: tuple[Effect, ...]) -> None:
         records = [effect.record for effect in effects if isinstance(effect, Persist)]
         if records:
-            await trio.to_thread.run_sync(self._vote_log.append, records)
+            await trio.to_thread.run_sync(self._vote_log.append, records, limiter=self._threads)
         for effect in effects:
             match effect:
                 case Persist():
@@ -136,7 +160,7 @@ class Runner:
                 case CommitBlocks():
                     await self._commit(effect)
                 case PruneLog():
-                    await trio.to_thread.run_sync(self._vote_log.prune, effect.view)
+                    await trio.to_thread.run_sync(self._vote_log.prune, effect.view, limiter=self._threads)
                 case Blame():
                     _LOG.info("peer %s: %s: %s", effect.peer, effect.reason.value, effect.detail)
                     self._transport.report(PeerId(effect.peer), effect.reason)
@@ -148,7 +172,7 @@ class Runner:
 
     async def _send(self, effect: Send) -> None:
         channel = Channel.SYNC if is_bulk(effect.message) else Channel.CONSENSUS
-        payload = await trio.to_thread.run_sync(encode_message, effect.message)
+        payload = await trio.to_thread.run_sync(encode_message, effect.message, limiter=self._threads)
         try:
             if effect.peer is None:
                 self._transport.broadcast(channel, payload)
@@ -158,8 +182,8 @@ class Runner:
             _LOG.warning("not sent: %s", error)
 
     async def _commit(self, effect: CommitBlocks) -> None:
-        await trio.to_thread.run_sync(self._store.commit, effect.commit)
+        await trio.to_thread.run_sync(self._store.commit, effect.commit, limiter=self._threads)
         self._on_final(effect.finalized)
         event = Committed(self._now_ms(), effect.commit.tip[0])
-        self.state, effects = await trio.to_thread.run_sync(self._step_all, [event])
+        self.state, effects = await trio.to_thread.run_sync(self._step_all, [event], limiter=self._threads)
         await self._carry_out(effects)
