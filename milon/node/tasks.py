@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -12,7 +14,7 @@ import trio
 
 from milon.base.codec import decode, encode, wire
 from milon.base.errors import Reason, Rejected, require
-from milon.base.ids import AccountId, Digest
+from milon.base.ids import NO_DIGEST, AccountId, Digest
 from milon.base.signing import SecretKey
 from milon.base.units import Count
 from milon.chain.params import Parameters
@@ -33,7 +35,14 @@ from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
 from milon.contracts.records import ClaimRecord
 from milon.node.folder import PRIVATE, read_file, write_file
 from milon.node.work_progress import WorkBoard
-from milon.pol.claim import SegmentRecord, SegmentRecords, compute_records_root, key_traces, verify_records
+from milon.pol.claim import (
+    SegmentRecord,
+    SegmentRecords,
+    compute_records_root,
+    compute_trace,
+    key_traces,
+    verify_records,
+)
 from milon.pol.sampling import draw_sample
 from milon.pol.terms import DataManifest, JobSpec, audit_ppm_of, replays_per_member
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
@@ -49,6 +58,7 @@ from milon.pol.work import (
     Request,
     Result,
     RoundAggregated,
+    SegmentReplayed,
     SegmentsReplayed,
     SegmentsTrained,
     TrainSegments,
@@ -57,11 +67,13 @@ from milon.pol.work import (
 _LOG = logging.getLogger(__name__)
 
 RECORDS_MAX_BYTES = 1 << 20  # 4,096 records of some 130 bytes
-MANIFEST_MAX_BYTES = 4 << 20  # of a dataset: tens of thousands of shards
+MANIFEST_MAX_BYTES = 4 << 20  # of a dataset
+SHARDS_MAX = 4_096  # of a dataset: sixteen times what 4 GiB make; each is fetched by itself and is two files
 PROGRAM_MAX_BYTES = 4 << 20  # the codec's bound for one value
 FETCH_S = 60.0  # one blob, all providers, before the duty is tried anew
 EVIDENCE_FETCH_S = 12.0  # states and records of a claim: after this they count as withheld
 WITHHELD = "its final state was not to be had"  # part of signed outcomes: the same words everywhere
+CHECKED_MAX = 64  # as many as jobs may be open
 OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
 
 T = TypeVar("T")
@@ -109,6 +121,7 @@ class TaskContext:
     board: WorkBoard  # what people see of it
     adversary: str  # empty for the honest
     will_accept: bool  # an adversary that attests and judges TRUE whatever it found
+    checked: dict[bytes, JobChecked] = field(default_factory=dict)  # by encoded spec; a job is held, then enrolled for
 
 
 def _as(kind: type[T], result: Result) -> T:
@@ -144,6 +157,8 @@ async def fetch_job(context: TaskContext, spec: JobSpec) -> tuple[BlobFile, ...]
     for manifest_blob in (spec.train_rows, spec.evaluation_rows):
         manifest = await _fetch_manifest(context, manifest_blob)
         files += await fetch_files(context, [manifest_blob], MANIFEST_MAX_BYTES)
+        count = len(manifest.shards)
+        require(count <= SHARDS_MAX, Reason.OVER_BUDGET, f"{count} shards of data; {SHARDS_MAX} are allowed")
         total = sum(int(shard.size_bytes) for shard in manifest.shards)
         require(total <= limit, Reason.OVER_BUDGET, f"{total} bytes of data; this chain allows {limit} a job")
         for shard in manifest.shards:
@@ -172,10 +187,17 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
 
 
 async def _check(context: TaskContext, spec: JobSpec) -> JobChecked:
+    known = context.checked.get(encode(spec))
+    if known is not None:
+        return known
     files = await fetch_job(context, spec)
     parameters = context.parameters
     request = CheckJob(spec, files, parameters.program_memory_bytes_max, parameters.program_operations_max)
-    return _as(JobChecked, await context.work(request, 1, lambda progress: None))
+    checked = _as(JobChecked, await context.work(request, 3, lambda progress: None))
+    while len(context.checked) >= CHECKED_MAX:
+        del context.checked[next(iter(context.checked))]
+    context.checked[encode(spec)] = checked
+    return checked
 
 
 async def _hold(context: TaskContext, duty: HoldDuty) -> HoldJob:
@@ -210,55 +232,98 @@ async def _train(context: TaskContext, duty: TrainDuty) -> Claim:
     return Claim(duty.job, duty.round, count, root, records, own.records[-1].state, own.compute_ms)
 
 
+@asynccontextmanager
+async def _scratch(context: TaskContext, duty: Duty) -> AsyncIterator[Path]:
+    """An empty folder for what the worker writes, gone afterwards with what is left in it."""
+    folder = context.folder / name_duty(duty).hex()[:16]
+
+    def clear() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    await trio.to_thread.run_sync(clear)
+    await trio.Path(folder).mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(clear)
+
+
 async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
     files = await fetch_job(context, duty.spec)
     files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
-    folder = context.folder / name_duty(duty).hex()[:16]
-    await trio.Path(folder).mkdir(parents=True, exist_ok=True)
-    request = TrainSegments(
-        spec=duty.spec,
-        files=files,
-        state=duty.state,
-        seed=duty.seed,
-        round=Count(duty.round),
-        first=duty.assignment.first,
-        count=duty.assignment.count,
-        folder=str(folder),
-        tamper=context.adversary,
-    )
-    with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
-        trained = _as(SegmentsTrained, await context.work(request, 2, on_progress))
-    for file in trained.files:
-        await context.blobs.put_file(Path(file.path))
-    await trio.Path(folder).rmdir()
+    async with _scratch(context, duty) as folder:
+        request = TrainSegments(
+            spec=duty.spec,
+            files=files,
+            state=duty.state,
+            seed=duty.seed,
+            round=Count(duty.round),
+            first=duty.assignment.first,
+            count=duty.assignment.count,
+            folder=str(folder),
+            tamper=context.adversary,
+        )
+        with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
+            trained = _as(SegmentsTrained, await context.work(request, 2, on_progress))
+        for file in trained.files:
+            await context.blobs.put_file(Path(file.path))
     return OwnRound(trained.records, trained.traces, trained.compute_ms)
 
 
+async def _fetch_starts(
+    context: TaskContext, claim: ClaimRecord, state: Digest, places: tuple[int, ...]
+) -> tuple[tuple[ReplayItem, ...], tuple[BlobFile, ...]] | SegmentReplayed | None:
+    """What the claim says of the segments at `places`, and the states before them.
+
+    None where the trainer withholds some of it; a difference where a state is larger than any state of the job.
+    """
+    limit = await size_of_state(context, state)
+    items: list[ReplayItem] = []
+    try:
+        records = await fetch_records(context, claim, EVIDENCE_FETCH_S)
+        for place in places:
+            start = records[place - 1].state if place else state
+            items.append(ReplayItem(records[place].segment, start, records[place]))
+        files = await fetch_files(context, (item.start for item in items), limit, EVIDENCE_FETCH_S)
+    except Rejected as error:
+        _LOG.warning("claim %s: %s", claim.claim.hex()[:8], error)
+        if error.reason is Reason.TOO_LARGE:
+            return SegmentReplayed(items[-1].segment, NO_DIGEST, compute_trace(()), is_same=False)
+        if error.reason is Reason.UNAVAILABLE:
+            return None
+        raise
+    return tuple(items), files
+
+
 async def _replay(
-    context: TaskContext, duty: AttestDuty | JudgeDuty, places: tuple[int, ...], kind: str, timeout_s: float
-) -> SegmentsReplayed:
-    """Fetch the records and the states before the segments, check them against the claim, and run the segments."""
+    context: TaskContext, duty: AttestDuty | JudgeDuty, places: tuple[int, ...], kind: str
+) -> tuple[SegmentReplayed, ...] | None:
+    """Run the claim's segments at `places` again; None where the trainer withholds what that needs.
+
+    Raises `Rejected` for what is not the trainer's fault: the job's own blobs, the worker, this disk.
+    """
     claim = duty.claim
-    records = await fetch_records(context, claim, timeout_s)
-    starts = [records[place - 1].state if place else duty.state for place in places]
-    files = await fetch_job(context, duty.spec)
-    files += await fetch_files(context, starts, await size_of_state(context, duty.state), timeout_s)
-    items = tuple(
-        ReplayItem(records[place].segment, start, records[place]) for place, start in zip(places, starts, strict=True)
-    )
-    request = ReplaySegments(duty.spec, files, duty.seed, Count(claim.round), items)
+    job_files = await fetch_job(context, duty.spec)
+    found = await _fetch_starts(context, claim, duty.state, places)
+    if found is None or isinstance(found, SegmentReplayed):
+        return (found,) if found else None
+    items, files = found
+    request = ReplaySegments(duty.spec, job_files + files, duty.seed, Count(claim.round), items)
     with context.board.showing(kind, claim.job, claim.round, len(items), claim.trainer) as on_progress:
-        return _as(SegmentsReplayed, await context.work(request, 1, on_progress))
+        return _as(SegmentsReplayed, await context.work(request, 1, on_progress)).results
 
 
 async def fetch_records(context: TaskContext, claim: ClaimRecord, timeout_s: float) -> tuple[SegmentRecord, ...]:
     """A claim's records, checked against its root; records that do not fit count as withheld."""
-    path = await context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, timeout_s)
-    raw = await trio.to_thread.run_sync(read_file, path, RECORDS_MAX_BYTES)
     try:
+        path = await context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, timeout_s)
+        raw = await trio.to_thread.run_sync(read_file, path, RECORDS_MAX_BYTES)
         records = decode(SegmentRecords, raw, RECORDS_MAX_BYTES).records
         verify_records(records, claim.records_root, int(claim.first), int(claim.count), claim.final_state)
     except Rejected as error:
+        if error.reason is Reason.FULL:
+            raise
         raise Rejected(Reason.UNAVAILABLE, f"the claim's records are not what it names: {error}") from None
     return records
 
@@ -270,17 +335,13 @@ async def _attest(context: TaskContext, duty: AttestDuty) -> Attest:
     wanted = replays_per_member(int(claim.count), audit_ppm_of(duty.spec.terms, int(claim.round)))
     proof, places = draw_sample(context.key, claim.claim, claim.beacon, int(claim.count), wanted)
     nothing = Digest(bytes(32))
-    try:
-        replayed = await _replay(context, duty, places, "replay", EVIDENCE_FETCH_S)
-    except Rejected as error:
-        _LOG.warning("claim %s cannot be replayed: %s", claim.claim.hex()[:8], error)
-        if error.reason is not Reason.UNAVAILABLE:
-            raise
+    results = await _replay(context, duty, places, "replay")
+    if results is None:
         return Attest(claim.claim, proof, Verdict.UNAVAILABLE, Count(claim.first + places[0]), nothing)
-    for result in replayed.results:
+    for result in results:
         if not result.is_same and not context.will_accept:
             return Attest(claim.claim, proof, Verdict.FALSE, result.segment, nothing)
-    keyed = key_traces(context.key.account, [result.trace for result in replayed.results])
+    keyed = key_traces(context.key.account, [result.trace for result in results])
     return Attest(claim.claim, proof, Verdict.TRUE, Count(0), keyed)
 
 
@@ -289,13 +350,10 @@ async def _judge(context: TaskContext, duty: JudgeDuty) -> Judge:
     place = int(claim.disputed - claim.first)
     if context.will_accept:
         return Judge(claim.claim, claim.disputed, Verdict.TRUE)
-    try:
-        replayed = await _replay(context, duty, (place,), "judge", EVIDENCE_FETCH_S)
-    except Rejected as error:
-        if error.reason is not Reason.UNAVAILABLE:
-            raise
+    results = await _replay(context, duty, (place,), "judge")
+    if results is None:
         return Judge(claim.claim, claim.disputed, Verdict.UNAVAILABLE)
-    verdict = Verdict.TRUE if replayed.results[0].is_same else Verdict.FALSE
+    verdict = Verdict.TRUE if results[0].is_same else Verdict.FALSE
     return Judge(claim.claim, claim.disputed, verdict)
 
 
@@ -310,6 +368,7 @@ async def _fetch_finals(
 ) -> tuple[dict[AccountId, BlobFile], tuple[Refusal, ...]]:
     """The final states that are to be had, by trainer, and a refusal for each of the others."""
     found: dict[AccountId, BlobFile] = {}
+    full: list[Rejected] = []
 
     async def fetch(claim: ClaimRecord) -> None:
         try:
@@ -317,13 +376,15 @@ async def _fetch_finals(
         except Rejected as error:
             _LOG.warning("final state of claim %s: %s", claim.claim.hex()[:8], error)
             if error.reason is Reason.FULL:
-                raise
+                full.append(error)
             return
         found[claim.trainer] = BlobFile(claim.final_state, str(path))
 
     async with trio.open_nursery() as nursery:
         for claim in claims:
             nursery.start_soon(fetch, claim)
+    if full:
+        raise full[0]
     return found, tuple(Refusal(claim.trainer, WITHHELD) for claim in claims if claim.trainer not in found)
 
 
@@ -343,12 +404,10 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
         if claim.trainer in found
     )
     files += tuple({file.blob: file for file in found.values()}.values())
-    folder = context.folder / name_duty(duty).hex()[:16]
-    await trio.Path(folder).mkdir(parents=True, exist_ok=True)
-    request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder))
-    with context.board.showing("aggregate", duty.job, duty.round, len(finals), None) as on_progress:
-        aggregated = _as(RoundAggregated, await context.work(request, 0, on_progress))
-    for file in aggregated.files:
-        await context.blobs.put_file(Path(file.path))
-    await trio.Path(folder).rmdir()
+    async with _scratch(context, duty) as folder:
+        request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder))
+        with context.board.showing("aggregate", duty.job, duty.round, len(finals), None) as on_progress:
+            aggregated = _as(RoundAggregated, await context.work(request, 0, on_progress))
+        for file in aggregated.files:
+            await context.blobs.put_file(Path(file.path))
     return AggregateVote(duty.job, duty.round, with_withheld(aggregated.outcome, withheld))

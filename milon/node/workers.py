@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +20,12 @@ import trio
 
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
-from milon.pol.work import Answer, Progress, Request, Result, WorkRefused
+from milon.pol.work import Answer, CheckJob, Progress, Request, Result, WorkRefused
 
 _LOG = logging.getLogger(__name__)
 
 FRAME_MAX_BYTES = 4 << 20  # the codec's own bound for one value
+CHECK_MAX_S = 60.0  # to load torch, read the data and run a step of each program
 STOP_S = 5.0  # a worker that does not end by itself is killed after this
 LATE_S = 2.0  # for a cancelled request to end by itself: what loading torch again would take
 
@@ -75,6 +77,7 @@ class Worker:
         self._process: trio.Process | None = None
 
     async def _start(self) -> trio.Process:
+        _LOG.info("starting a worker process")
         with self._log_path.open("ab") as log:
             return await trio.lowlevel.open_process(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
@@ -88,12 +91,16 @@ class Worker:
     async def run(self, request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
         """Do one request. Smaller priorities go first. Cancelled, it ends within `LATE_S`, or the process does.
 
-        Raises `Rejected` with the worker's reason, or `Rejected(UNAVAILABLE)` where the process died.
+        Raises `Rejected` with the worker's reason, UNAVAILABLE where the process died, OVER_BUDGET where the check of
+        a job takes too long: nobody agreed to that job yet, and others' work waits behind it.
         """
         async with self._lock.hold(priority):
             if self._process is None or self._process.poll() is not None:
                 self._process = await self._start()
-            result = await self._exchange_or_end(self._process, request, on_progress)
+            with trio.move_on_after(CHECK_MAX_S if isinstance(request, CheckJob) else math.inf) as limit:
+                result = await self._exchange_or_end(self._process, request, on_progress)
+            if limit.cancelled_caught:
+                raise Rejected(Reason.OVER_BUDGET, f"a step of each program takes more than {CHECK_MAX_S:.0f} s here")
         if isinstance(result, WorkRefused):
             known = {entry.value: entry for entry in Reason}
             raise Rejected(known.get(result.reason, Reason.MALFORMED), result.detail)
