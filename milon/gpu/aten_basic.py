@@ -260,9 +260,7 @@ def _reshape(walk: Walk, value: Value, *ignored: Any) -> Value:
 
 
 def _permuted(walk: Walk, value: Value, order: tuple[int, ...]) -> Value:
-    if order == tuple(range(len(order))):
-        return value
-    return walk.node("permute", value.number, attributes=(order,))
+    return Value(walk.builder.permute(value.number, order))
 
 
 @register(BASIC, "permute", "permute_copy")
@@ -283,7 +281,8 @@ def _expand(walk: Walk, value: Value, *ignored: Any, **also: Any) -> Value:
     return Value(walk.builder.expand(value.number, walk.result_shape()))
 
 
-def _sliced(walk: Walk, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+def sliced(walk: Walk, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+    """The places from `start` to below `stop` along an axis."""
     if (start, stop, step) == (0, walk.shape(value)[axis], 1):
         return value
     return walk.node("slice", value.number, attributes=((axis,), (start,), (stop,), (step,)))
@@ -293,14 +292,14 @@ def _sliced(walk: Walk, value: Value, axis: int, start: int, stop: int, step: in
 def _slice(walk: Walk, value: Value, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     axis %= len(walk.shape(value))
     first, last, _ = slice(start, end).indices(walk.shape(value)[axis])
-    return _sliced(walk, value, axis, first, last, step)
+    return sliced(walk, value, axis, first, last, step)
 
 
 @register(BASIC, "select", "select_copy")
 def _select(walk: Walk, value: Value, axis: int, index: int) -> Value:
     axis %= len(walk.shape(value))
     index %= walk.shape(value)[axis]
-    taken = _sliced(walk, value, axis, index, index + 1)
+    taken = sliced(walk, value, axis, index, index + 1)
     return Value(walk.builder.reshape(taken.number, walk.result_shape()))
 
 
@@ -312,7 +311,7 @@ def _split(walk: Walk, value: Value, sizes: Any, axis: int = 0) -> tuple[Value, 
         sizes = [min(sizes, whole - start) for start in range(0, whole, sizes)]
     starts = [sum(sizes[:place]) for place in range(len(sizes))]
     return tuple(
-        _sliced(walk, value, axis, start, start + size) for start, size in zip(starts, sizes, strict=True)
+        sliced(walk, value, axis, start, start + size) for start, size in zip(starts, sizes, strict=True)
     )
 
 
@@ -332,7 +331,7 @@ def _pad(walk: Walk, value: Value, amounts: list[int], filler: Any = 0) -> Value
             shape = walk.shape(padded)
             if amount < 0:
                 ends = (-amount, shape[axis]) if before else (0, shape[axis] + amount)
-                padded = _sliced(walk, padded, axis, *ends)
+                padded = sliced(walk, padded, axis, *ends)
             elif amount > 0:
                 room = (*shape[:axis], amount, *shape[axis + 1 :])
                 fill = walk.builder.expand(walk.number(filler, walk.kind(value)), room)

@@ -1,4 +1,4 @@
-"""Rewrites of ATen's matrix products, convolutions, pooling and indexed reads and writes."""
+"""Rewrites of ATen's matrix products, convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def _image(walk: Walk, value: Value) -> int:
     shape = walk.shape(value)
     if len(shape) not in (3, 4):
         raise Rejected(Reason.UNSUPPORTED, f"windows over {len(shape)} axes; nearest supported: 2-D, with a batch")
-    return value.number if len(shape) == 4 else walk.builder.reshape(value.number, (*shape[:2], 1, shape[2]))
+    return walk.builder.reshape(value.number, _wide_shape(shape))
+
+
+def _wide_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an image, with a height of 1 where it has none."""
+    return shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
 
 
 def _geometry(rank: int, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[tuple[int, ...], ...]:
     return _pairs(rank, stride, 1), _pairs(rank, padding, 0), _pairs(rank, dilation, 1), (groups,)
-
-
-def _refuse_transposed(transposed: bool) -> None:
-    if transposed:
-        raise Rejected(Reason.UNSUPPORTED, "transposed convolution; nearest supported: expand, then torch.nn.Conv2d")
 
 
 @register(WINDOW, "convolution")
@@ -55,10 +55,14 @@ def _convolution(
     walk: Walk, image: Value, weight: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
 ) -> Value:  # fmt: skip
-    _refuse_transposed(transposed)
+    """A transposed convolution is the gradient of the image of an ordinary one with the same weight."""
     rank = len(walk.shape(image))
     attributes = _geometry(rank, stride, padding, dilation, groups)
-    product = walk.node("convolution", _image(walk, image), _image(walk, weight), attributes=attributes).number
+    operation = "convolution"
+    if transposed:
+        shape = walk.result_shape()
+        operation, attributes = "convolution_input_gradient", (*attributes, _wide_shape(shape))
+    product = walk.node(operation, _image(walk, image), _image(walk, weight), attributes=attributes).number
     if bias is not None:
         wide = walk.builder.reshape(bias.number, (walk.shape(bias)[0], 1, 1))
         product = walk.builder.node("add", product, wide)
@@ -70,18 +74,21 @@ def _convolution_backward(
     walk: Walk, gradient: Value, image: Value, weight: Value, bias_sizes: Any, stride: Any, padding: Any,
     dilation: Any, transposed: bool, output_padding: Any, groups: int, wanted: list[bool],
 ) -> tuple[Value | None, ...]:  # fmt: skip
-    _refuse_transposed(transposed)
     builder = walk.builder
     attributes = _geometry(len(walk.shape(image)), stride, padding, dilation, groups)
     outward, pixels, filters = _image(walk, gradient), _image(walk, image), _image(walk, weight)
     found: list[Value | None] = [None, None, None]
-    if wanted[0]:
+    if wanted[0] and transposed:
+        inward = builder.node("convolution", outward, filters, attributes=attributes)
+        found[0] = Value(builder.reshape(inward, walk.shape(image)))
+    elif wanted[0]:
         shaped = (*attributes, builder.shape_of(pixels))
         inward = builder.node("convolution_input_gradient", outward, filters, attributes=shaped)
         found[0] = Value(builder.reshape(inward, walk.shape(image)))
     if wanted[1]:
         shaped = (*attributes, builder.shape_of(filters))
-        inward = builder.node("convolution_weight_gradient", outward, pixels, attributes=shaped)
+        sides = (pixels, outward) if transposed else (outward, pixels)
+        inward = builder.node("convolution_weight_gradient", *sides, attributes=shaped)
         found[1] = Value(builder.reshape(inward, walk.shape(weight)))
     if wanted[2]:
         found[2] = walk.node("sum", outward, attributes=((0, 2, 3), (0,)))
@@ -170,63 +177,3 @@ def _average_pool_backward(
     shape = builder.shape_of(_image(walk, image))
     spread = builder.node("window_spread", share, attributes=(*window, shape))
     return Value(builder.reshape(spread, walk.result_shape()))
-
-
-@register(WINDOW, "gather")
-def _gather(walk: Walk, value: Value, axis: int, indices: Value, **ignored: Any) -> Value:
-    axis %= len(walk.shape(value))
-    return walk.node("gather", value.number, indices.number, attributes=((axis,),))
-
-
-@register(WINDOW, "scatter.value")
-def _scatter_value(walk: Walk, value: Value, axis: int, indices: Value, written: Any) -> Value:
-    """Writes one number at one place per line along `axis`, as the gradient of a negative log likelihood does."""
-    shape = walk.shape(value)
-    axis %= len(shape)
-    if walk.shape(indices) != (*shape[:axis], 1, *shape[axis + 1 :]):
-        raise Rejected(Reason.UNSUPPORTED, "writing at several indices; nearest supported: torch.where")
-    places = walk.builder.node("iota", attributes=((shape[axis],),))
-    line = walk.builder.reshape(places, (shape[axis],) + (1,) * (len(shape) - 1 - axis))
-    hit = walk.builder.node("eq", line, indices.number)
-    return walk.node("where", hit, walk.number(written, walk.kind(value)), value.number)
-
-
-@register(WINDOW, "scatter_add")
-def _scatter_add(walk: Walk, value: Value, axis: int, indices: Value, source: Value) -> Value:
-    """Rule N3 over what is scattered, then one addition to what was there."""
-    axis %= len(walk.shape(value))
-    attributes = ((axis,), (walk.shape(value)[axis],))
-    spread = walk.node("scatter_sum", source.number, indices.number, attributes=attributes)
-    return walk.node("add", value.number, spread.number)
-
-
-def _lines(walk: Walk, indices: Value, width: int) -> int:
-    """Row numbers of any shape as [rows, width], each repeated along its row."""
-    rows = 1
-    for size in walk.shape(indices):
-        rows *= size
-    return walk.builder.expand(walk.builder.reshape(indices.number, (rows, 1)), (rows, width))
-
-
-@register(WINDOW, "embedding")
-def _embedding(walk: Walk, weight: Value, indices: Value, *ignored: Any) -> Value:
-    lines = _lines(walk, indices, walk.shape(weight)[1])
-    picked = walk.builder.node("gather", weight.number, lines, attributes=((0,),))
-    return Value(walk.builder.reshape(picked, walk.result_shape()))
-
-
-@register(WINDOW, "embedding_dense_backward")
-def _embedding_backward(
-    walk: Walk, gradient: Value, indices: Value, rows: int, padding: int, scaled: bool = False
-) -> Value:
-    """Rule N3 per weight; the row at `padding` has no gradient."""
-    if scaled:
-        raise Rejected(Reason.UNSUPPORTED, "scale_grad_by_freq; nearest supported: scale_grad_by_freq=False")
-    builder = walk.builder
-    width = walk.shape(gradient)[-1]
-    lines = _lines(walk, indices, width)
-    terms = builder.reshape(gradient.number, builder.shape_of(lines))
-    if padding >= 0:
-        padded = builder.node("eq", lines, walk.number(padding))
-        terms = builder.node("where", padded, walk.number(0.0), terms)
-    return walk.node("scatter_sum", terms, lines, attributes=((0,), (rows,)))

@@ -45,6 +45,7 @@ class Builder:
         self._constants: list[tuple[int, Constant]] = []
         self._nodes: list[tuple[int, Node]] = []
         self._types: list[TensorType] = []
+        self._node_of: dict[int, Node] = {}
         self._known: dict[Constant | Node, int] = {}
         self._constant_of: dict[int, Constant] = {}
 
@@ -99,6 +100,7 @@ class Builder:
             outcome = check_call(operation, tuple(self._types[operand] for operand in operands), attributes)
             self._types.append(outcome.type)
             self._nodes.append((len(self._types) - 1, node))
+            self._node_of[len(self._types) - 1] = node
             self._known[node] = len(self._types) - 1
         return self._known[node]
 
@@ -118,6 +120,18 @@ class Builder:
     def expand(self, value: int, shape: tuple[int, ...]) -> int:
         """`value` broadcast to `shape`."""
         return value if shape == self.shape_of(value) else self.node("expand", value, attributes=(shape,))
+
+    def permute(self, value: int, order: tuple[int, ...]) -> int:
+        """`value` with its axes in another order."""
+        return value if order == tuple(range(len(order))) else self.node("permute", value, attributes=(order,))
+
+    def is_zeros(self, value: int) -> bool:
+        """Whether a value is known to hold nothing but +0: a constant of zeros, or one spread over a shape."""
+        node = self._node_of.get(value)
+        if node is not None and node.operation == "expand":
+            return self.is_zeros(node.operands[0])
+        constant = self._constant_of.get(value)
+        return constant is not None and not constant.raw.strip(b"\0")
 
     def finish(
         self, kind: ProgramKind, magnitude_bits: int, outputs: list[tuple[OutputRole, str, int]]

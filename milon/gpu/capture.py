@@ -6,7 +6,7 @@ own optimizer runs under the trace, with its slots as inputs. Nothing of the use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,26 +15,22 @@ from torch import Tensor, nn
 
 from milon.base.errors import Reason, Rejected
 from milon.gpu.aten_basic import BASIC
+from milon.gpu.aten_indexed import INDEXED
+from milon.gpu.aten_resize import RESIZE
 from milon.gpu.aten_windows import WINDOW
 from milon.gpu.builder import Builder, dtype_of
-from milon.gpu.tracing import DropoutMode, as_if_compiling, find_line, trace
+from milon.gpu.optimizing import OptimizerMaker, find_first_slots, make_optimizer, take_step
+from milon.gpu.randomness import drawing
+from milon.gpu.recipe import Recipe
+from milon.gpu.tracing import find_line, plain_kernels, trace
 from milon.gpu.translation import Walk
 from milon.pol.program import Budget, InputRole, OutputRole, Program, ProgramKind, verify_program
 from milon.pol.shapes import DTYPES, DType, TensorType
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 MODEL = "model."  # before the name of a parameter or buffer, as its state_dict has it
-OPTIMIZER = "optimizer."  # before the name of a slot, then that of its parameter
-STEP = "optimizer.step"  # the step count, which all parameters share
-REWRITES = {**BASIC, **WINDOW}
+REWRITES = {**BASIC, **WINDOW, **INDEXED, **RESIZE}
 MAGNITUDE_BITS = 21  # rule N4 with binary64 products: about the accuracy of binary32 ones
-
-# Slots that torch's optimizers fill with zeros before their first step; any other needs its own first value.
-_ZERO_SLOTS = (
-    "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg",
-    "acc_delta", "sum",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,7 @@ def capture(
     example: tuple[Tensor, ...],
     evaluation_batch_sizes: tuple[int, ...],
     magnitude_bits: int = MAGNITUDE_BITS,
+    recipe: Recipe | None = None,
 ) -> Captured:
     """The programs of training `model` on batches like `example` = (inputs ..., target), batch first in each.
 
@@ -61,13 +58,11 @@ def capture(
     optimizer. The model is left as it was. Raises `Rejected(UNSUPPORTED)` for an operation without a rewrite, naming
     it, the line of the user's code that leads to it where that is known, and the nearest form that is supported.
     """
-    state = {MODEL + name: tensor.detach().clone() for name, tensor in model.state_dict(keep_vars=True).items()}
-    for name, tensor in state.items():
-        _require_dtype(name, tensor)
-    slots = _first_slots(model, optimizer)
+    state = _first_state(model)
     batch = tuple(tensor.detach() for tensor in example)
     with _mode(model, training=True):
-        train = _capture_training(_Step(model, loss, optimizer, state, slots), batch, magnitude_bits)
+        step = _Step(model, loss, optimizer, recipe or Recipe(), state)
+        train = _capture_training(step, batch, magnitude_bits)
     with _mode(model, training=False):
         evaluate = tuple(
             _capture_evaluation(model, loss, state, _resized(batch, size), magnitude_bits)
@@ -76,7 +71,22 @@ def capture(
         predict = _capture_prediction(model, state, batch[:-1], magnitude_bits)
     for program in (train, *evaluate, predict):
         verify_program(program, Budget())
-    return Captured(train, evaluate, predict, {**state, **slots})
+    return Captured(train, evaluate, predict, {**state, **step.slots.first})
+
+
+def _first_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tensor that several names share goes by the first of them."""
+    seen: set[int] = set()
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        _require_dtype(name, tensor)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise Rejected(Reason.OUT_OF_RANGE, f"{name} holds an infinity or NaN before the first step")
+        state[MODEL + name] = tensor.detach().clone()
+    return state
 
 
 def _require_dtype(name: str, tensor: Tensor) -> None:
@@ -102,58 +112,18 @@ def _resized(batch: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
     return tuple(tensor.new_zeros((size, *tensor.shape[1:])) for tensor in batch)
 
 
-def _make_optimizer(optimizer: OptimizerMaker, leaves: list[Tensor]) -> torch.optim.Optimizer:
-    """The user's optimizer over `leaves`, in the plain form whose steps are single operations."""
-    made = optimizer(leaves)  # type: ignore[arg-type]  # plain tensors: a trace has no parameters
-    for group in made.param_groups:
-        group.update({name: False for name in ("foreach", "fused") if name in group})
-        if "capturable" in group:
-            group["capturable"] = True
-    return made
-
-
-def _first_slots(model: nn.Module, optimizer: OptimizerMaker) -> dict[str, Tensor]:
-    """The optimizer's slots before its first step, found by letting it take one on a copy."""
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    leaves = [model.get_parameter(name).detach().clone() for name in names]
-    made = _make_optimizer(optimizer, leaves)
-    early = {(leaf, slot): tensor.clone() for leaf in leaves for slot, tensor in _tensors(made, leaf)}
-    for leaf in leaves:
-        leaf.grad = torch.zeros_like(leaf)
-    with as_if_compiling(), torch.no_grad():
-        made.step()
-    slots: dict[str, Tensor] = {}
-    for name, leaf in zip(names, leaves, strict=True):
-        for slot, tensor in _tensors(made, leaf):
-            if (leaf, slot) not in early and slot not in _ZERO_SLOTS:
-                detail = f"optimizer {type(made).__name__} with slot {slot!r}; nearest supported: torch.optim.AdamW"
-                raise Rejected(Reason.UNSUPPORTED, detail)
-            first = early.get((leaf, slot), torch.zeros_like(tensor))
-            slots[_slot_name(slot, name)] = first
-            _require_dtype(_slot_name(slot, name), first)
-    return slots
-
-
-def _tensors(made: torch.optim.Optimizer, leaf: Tensor) -> list[tuple[str, Tensor]]:
-    held = made.state.get(leaf, {})
-    return [(slot, entry) for slot, entry in held.items() if isinstance(entry, Tensor)]
-
-
-def _slot_name(slot: str, parameter: str) -> str:
-    return STEP if slot == "step" else f"{OPTIMIZER}{slot}.{parameter}"
-
-
 class _Step:
     """One training step as a function of flat tensors: state in the order of `names`, batch, draws."""
 
     def __init__(
-        self, model: nn.Module, loss: Loss, optimizer: OptimizerMaker, state: dict[str, Tensor],
-        slots: dict[str, Tensor],
-    ) -> None:  # fmt: skip
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.state, self.slots = state, slots
+        self, model: nn.Module, loss: Loss, optimizer: OptimizerMaker, recipe: Recipe, state: dict[str, Tensor]
+    ) -> None:
+        self.model, self.loss, self.optimizer, self.recipe = model, loss, optimizer, recipe
+        self.state, self.slots = state, find_first_slots(model, optimizer, recipe)
+        for name, tensor in self.slots.first.items():
+            _require_dtype(name, tensor)
         self.trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.names = [*state, *slots]
+        self.names = [*state, *self.slots.first]
         self.outputs = [(OutputRole.LOSS, "")] + [(OutputRole.GRADIENT, MODEL + name) for name in self.trained]
         self.outputs += [(OutputRole.NEW_STATE, name) for name in self.names]
 
@@ -162,7 +132,7 @@ class _Step:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the tensors that are not trained as the forward pass leaves them."""
         held = {name: tensor.clone() for name, tensor in others.items()}
-        with DropoutMode(lambda shape: next(draws)):
+        with drawing(lambda shape: next(draws)):
             output = torch.func.functional_call(self.model, {**trained, **held}, batch[:-1])
             return self.loss(output, batch[-1]), held
 
@@ -175,9 +145,10 @@ class _Step:
             return torch.zeros(shape)
 
         held = {name.removeprefix(MODEL): tensor.clone() for name, tensor in self.state.items()}
-        with torch.no_grad(), DropoutMode(draw):
-            found = self.loss(torch.func.functional_call(self.model, held, batch[:-1]), batch[-1])
-        _require_scalar(found)
+        with torch.no_grad(), plain_kernels(), drawing(draw):
+            for part in self.recipe.split(batch):
+                found = self.loss(torch.func.functional_call(self.model, held, part[:-1]), part[-1])
+                _require_scalar(found)
         return shapes
 
     def run(self, batch_size: int, *flat: Tensor) -> list[Tensor]:
@@ -187,27 +158,29 @@ class _Step:
         draws = iter(flat[len(self.names) + batch_size :])
         model = {name.removeprefix(MODEL): given[name] for name in self.state}
         trained = {name: model.pop(name) for name in self.trained}
-        gradient = torch.func.grad_and_value(self.compute_loss, has_aux=True)
-        gradients, (loss, held) = gradient(trained, model, batch, draws)
-        leaves, slots = self._optimize(trained, gradients, given)
+        loss, gradients, held = self._differentiate(trained, model, batch, draws)
+        leaves = {name: tensor.clone() for name, tensor in trained.items()}
+        made = make_optimizer(self.optimizer, list(leaves.values()))
+        before = {name: given[name] for name in self.slots.first}
+        slots = take_step(made, leaves, self.recipe, gradients, before, self.slots.has_count)
         new = {MODEL + name: tensor for name, tensor in (*leaves.items(), *held.items())} | slots
         return [loss, *(gradients[name] for name in self.trained), *(new[name] for name in self.names)]
 
-    def _optimize(
-        self, trained: dict[str, Tensor], gradients: dict[str, Tensor], given: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parameters and slots after one step of the optimizer."""
-        leaves = {name: tensor.clone() for name, tensor in trained.items()}
-        made = _make_optimizer(self.optimizer, list(leaves.values()))
-        for name, leaf in leaves.items():
-            leaf.grad = gradients[name]
-            for slot in sorted({known.removeprefix(OPTIMIZER).split(".")[0] for known in self.slots}):
-                if _slot_name(slot, name) in given:
-                    made.state[leaf][slot] = given[_slot_name(slot, name)].clone()
-        with as_if_compiling():
-            made.step()
-        after = {_slot_name(slot, name): entry for name, leaf in leaves.items() for slot, entry in _tensors(made, leaf)}
-        return leaves, {name: after[name] for name in self.slots}
+    def _differentiate(
+        self, trained: dict[str, Tensor], held: dict[str, Tensor], batch: tuple[Tensor, ...], draws: Iterator[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Loss, gradients, and the tensors that are not trained, after all micro-batches in their order."""
+        differentiate = torch.func.grad_and_value(self.compute_loss, has_aux=True)
+        parts = self.recipe.split(batch)
+        gradients, (loss, held) = differentiate(trained, held, parts[0], draws)
+        for part in parts[1:]:
+            more, (term, held) = differentiate(trained, held, part, draws)
+            loss = loss + term
+            gradients = {name: gradient + more[name] for name, gradient in gradients.items()}
+        if len(parts) > 1:
+            loss = loss / len(parts)
+            gradients = {name: gradient / len(parts) for name, gradient in gradients.items()}
+        return loss, gradients, held
 
 
 def _require_scalar(found: Tensor) -> None:
@@ -218,7 +191,7 @@ def _require_scalar(found: Tensor) -> None:
 
 def _capture_training(step: _Step, batch: tuple[Tensor, ...], magnitude_bits: int) -> Program:
     builder = Builder()
-    tensors = [*step.state.values(), *step.slots.values()]
+    tensors = [*step.state.values(), *step.slots.first.values()]
     numbers = _declare(builder, InputRole.STATE, step.names, tensors)
     numbers += _declare(builder, InputRole.BATCH, _batch_names(batch), list(batch))
     draws = [torch.zeros(shape) for shape in step.find_draws(batch)]

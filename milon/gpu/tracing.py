@@ -1,9 +1,9 @@
-"""Traces a function of tensors into a graph of core ATen operations, and turns dropout's randomness into inputs."""
+"""Traces a function of tensors into a graph of core ATen operations."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.overrides import TorchFunctionMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from milon.base.errors import Reason, Rejected
 
@@ -29,6 +29,7 @@ _MORE = (
     aten.mse_loss_backward, aten.gelu, aten.gelu_backward, aten.tanh_backward, aten.sigmoid_backward, aten.silu,
     aten.silu_backward, aten.threshold_backward, aten.leaky_relu, aten.leaky_relu_backward, aten.elu,
     aten.elu_backward, aten.softplus, aten.softplus_backward, aten.smooth_l1_loss, aten.smooth_l1_loss_backward,
+    aten.native_group_norm_backward,
     aten.huber_loss, aten.huber_loss_backward, aten.slice_backward, aten.select_backward, aten.addmm,
 )  # fmt: skip
 
@@ -46,70 +47,53 @@ def _addcdiv(start: Tensor, left: Tensor, right: Tensor, *, value: float = 1) ->
     return start + (left / right) * value
 
 
+def _group_norm(
+    images: Tensor, weight: Tensor | None, bias: Tensor | None, batch: int, channels: int, area: int, groups: int,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Torch's own decomposition reads memory by strides."""
+    parts = images.reshape(batch, groups, channels // groups * area)
+    variance, mean = torch.var_mean(parts, 2, correction=0, keepdim=True)
+    inverse = torch.rsqrt(variance + epsilon)
+    result = ((parts - mean) * inverse).reshape(images.shape)
+    wide = (channels,) + (1,) * (images.dim() - 2)
+    result = result if weight is None else result * weight.reshape(wide)
+    result = result if bias is None else result + bias.reshape(wide)
+    return result, mean.reshape(batch, groups), inverse.reshape(batch, groups)
+
+
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table.update(get_decompositions(_MORE))
     table.pop(aten.embedding_dense_backward.default, None)  # a scatter with one right answer, not index_put
     table.update({aten.lerp.Scalar: _lerp, aten.addcmul.default: _addcmul, aten.addcdiv.default: _addcdiv})
+    table[aten.native_group_norm.default] = _group_norm
     return table
 
 
-class DropoutMode(TorchFunctionMode):
-    """While active, dropout multiplies by `draw < keep` and divides by `keep`; each draw is asked of `draw`."""
-
-    def __init__(self, draw: Callable[[tuple[int, ...]], Tensor]) -> None:
-        super().__init__()
-        self._draw = draw
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Replace the dropouts, pass everything else through."""
-        kept_axes = _DROPOUTS.get(function)
-        if kept_axes is None:
-            return function(*arguments, **(named or {}))
-        return self._drop(kept_axes, *arguments, **(named or {}))
-
-    def _drop(self, kept_axes: int, value: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-        if not training or p == 0.0:
-            return value
-        if p == 1.0:
-            return value * 0.0
-        shape = tuple(value.shape)
-        if kept_axes:
-            shape = shape[:kept_axes] + (1,) * (len(shape) - kept_axes)
-        keep = 1.0 - p
-        return value * (self._draw(shape) < keep).to(value.dtype) * (1.0 / keep)
-
-
-_DROPOUTS: dict[Any, int] = {  # how many leading axes a mask keeps; 0 for all
-    torch.nn.functional.dropout: 0,
-    torch.dropout: 0,
-    torch.nn.functional.dropout1d: 2,
-    torch.nn.functional.dropout2d: 2,
-    torch.nn.functional.dropout3d: 2,
-}
-
-
 @contextmanager
-def as_if_compiling() -> Iterator[None]:
-    """Let torch's optimizers keep their step count in a tensor on any device, as they do for its own compiler."""
-    before = torch.compiler.is_compiling
-    torch.compiler.is_compiling = lambda: True
+def plain_kernels() -> Iterator[None]:
+    """Let torch's own layers run as the single steps of their definitions: no fused attention, encoders or cells."""
+    before = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
     try:
-        yield
+        with sdpa_kernel([SDPBackend.MATH]):
+            yield
     finally:
-        torch.compiler.is_compiling = before
+        torch.backends.mha.set_fastpath_enabled(before[0])
+        torch._C._set_mkldnn_enabled(before[1])
 
 
 def _trace_once(function: Callable[..., list[Tensor]], inputs: list[Tensor], remember_lines: bool) -> fx.GraphModule:
-    return make_fx(
-        function,
-        decomposition_table=_decompositions(),
-        tracing_mode="fake",
-        _allow_non_fake_inputs=True,
-        record_stack_traces=remember_lines,
-    )(*inputs)
+    with plain_kernels():
+        return make_fx(
+            function,
+            decomposition_table=_decompositions(),
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+            record_stack_traces=remember_lines,
+        )(*inputs)
 
 
 def trace(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
