@@ -6,7 +6,7 @@ SEEDS ?= 1000
 FIRST ?= 0
 RUNS ?= 20
 
-.PHONY: venv demo test check simulate soak bench bench-round exhaustive clean
+.PHONY: venv demo test check simulate soak bench bench-round bench-step exhaustive clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -40,10 +40,13 @@ soak: venv
 exhaustive: venv
 	$(BIN)/python -m bench.exhaustive
 
-bench: bench-round
+bench: bench-round bench-step
 
 bench-round: venv
 	$(BIN)/python -m bench.round
+
+bench-step: venv
+	$(BIN)/python -m bench.step
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -44,6 +44,7 @@ class Result:
 class Step:
     """One node, ready to run."""
 
+    name: str  # of the operation, for whoever asks what a step spends its time on
     kernel: Kernel  # from operand tensors to the result
     operands: tuple[int, ...]  # numbers of the values it reads
     result: int  # number of the value it gives
@@ -56,8 +57,8 @@ class Plan:
     def __init__(self, program: Program, device: torch.device, constants: list[Tensor], steps: list[Step]) -> None:
         self.program = program
         self.device = device
-        self._constants = constants
-        self._steps = steps
+        self.constants = constants
+        self.steps = steps
 
     def run(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None) -> Result:
         """One step on `state` (by name), `batch` (tensors in the program's order) and the draws of `key`.
@@ -66,10 +67,10 @@ class Plan:
         or does not fit its input, where a draw needs a key that is not there, and for indices out of range.
         """
         values = self._gather_inputs(state, batch, key)
-        values += self._constants
-        values += [None] * len(self._steps)
+        values += self.constants
+        values += [None] * len(self.steps)
         with torch.no_grad():
-            for step in self._steps:
+            for step in self.steps:
                 values[step.result] = step.kernel(*[values[operand] for operand in step.operands])
                 for number in step.freed:
                     values[number] = None
@@ -101,7 +102,7 @@ class Plan:
         result = Result({}, None, None, {}, None)
         loss = prediction = None
         correct: int | None = None
-        given = len(self.program.inputs) + len(self._constants)
+        given = len(self.program.inputs) + len(self.constants)
         for output in self.program.outputs:
             value = values[output.value]
             if value is None:
@@ -154,5 +155,5 @@ def load(program: Program, device: str | torch.device = "cpu", budget: Budget | 
         operands = tuple(types[operand] for operand in node.operands)
         call = Call(operands, node.attributes, types[base + number], program.magnitude_bits, place)
         kernel = ALL_MAKERS[node.operation](call)
-        steps.append(Step(kernel, node.operands, base + number, tuple(freed[number])))
+        steps.append(Step(node.operation, kernel, node.operands, base + number, tuple(freed[number])))
     return Plan(program, place, [_load_constant(constant, place) for constant in program.constants], steps)
