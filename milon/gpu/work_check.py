@@ -24,6 +24,7 @@ from milon.pol.work import CheckJob, JobChecked
 
 BENCHMARK_SECONDS = 0.7  # long enough to pass over a hiccup, short enough that a job is held within a block
 BENCHMARK_STEPS_MAX = 64  # the smallest models need no more
+WORK_SECONDS_MAX = 600.0  # of one segment, and of one evaluation: others' work waits, and a deadline must bear it
 CAPACITY_MAX = 1_000_000_000  # segments per hour; the chain counts no higher
 
 _FIELD_DTYPES = {"F32": DType.FLOAT32, "I64": DType.INT64}
@@ -92,13 +93,19 @@ def _measure_step(plan: Plan, state: Mapping[str, Tensor], data: Dataset, batch_
     return best
 
 
+def _verify_seconds(what: str, seconds: float) -> None:
+    """Raise `Rejected(OVER_BUDGET)` where this machine would be busy with one piece of work for too long."""
+    is_short = seconds <= WORK_SECONDS_MAX
+    require(is_short, Reason.OVER_BUDGET, f"{what} takes {seconds:.0f} s here; {WORK_SECONDS_MAX:.0f} are allowed")
+
+
 def check_job(request: CheckJob, library: Library) -> JobChecked:
     """Raise `Rejected` with the first thing that is wrong with the job; otherwise its cost and this machine's speed.
 
     Checked: the terms; that every blob is here; kind, form and cost of the programs; that the first state is theirs and
     finite; that the data is finite and has the columns and batch sizes they read; that evaluation covers its rows. One
-    batch of every kind is run. What a row's values do inside the program (a class number that is too large) shows when
-    that row is first used.
+    batch of every kind is run, and a segment and an evaluation may not take too long on this machine. What a row's
+    values do inside the program (a class number that is too large) shows when that row is first used.
     """
     spec = request.spec
     verify_spec(spec)
@@ -111,10 +118,12 @@ def check_job(request: CheckJob, library: Library) -> JobChecked:
     _check_data(spec, programs, train, evaluation)
     key = StepKey(NO_DIGEST, 0, 0, 0)
     for entry in spec.evaluate:
-        library.open_program(files, entry.program, ProgramKind.EVALUATE).run(
-            state, evaluation.cut(evaluation.rows - entry.rows, entry.rows), key
-        )
+        program = library.open_program(files, entry.program, ProgramKind.EVALUATE)
+        began = time.perf_counter()
+        program.run(state, evaluation.cut(evaluation.rows - entry.rows, entry.rows), key)
+        _verify_seconds("an evaluation", (time.perf_counter() - began) * (evaluation.rows // entry.rows))
     plan = library.open_program(files, spec.train, ProgramKind.TRAIN)
     seconds = _measure_step(plan, state, train, spec.terms.batch_size)
+    _verify_seconds("a segment", seconds * spec.terms.steps_per_segment)
     per_hour = int(3600 / max(seconds * spec.terms.steps_per_segment, 1e-9))
     return JobChecked(Count(cost.memory_bytes), Count(cost.operations), Count(max(1, min(per_hour, CAPACITY_MAX))))

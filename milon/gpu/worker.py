@@ -9,6 +9,7 @@ error, and the node starts another. Whatever libraries print goes to standard er
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import queue
 import sys
@@ -32,6 +33,8 @@ from milon.pol.work import (
 
 LENGTH_BYTES = 4
 MESSAGE_BYTES_MAX = 64 << 20  # a job's list of 65,536 files, twice over
+NO_MEMORY = "this machine has not enough memory for the work"
+OUT_OF_MEMORY_SCORE = b"1000"  # Linux's highest: where memory ends, it ends this process and not the node
 NICENESS = 5  # consensus keeps the cores when both want them
 DETAIL_CHARACTERS_MAX = 512  # what a person reads, and what a transaction may carry
 
@@ -93,7 +96,11 @@ def _make_performer(threads: int, device: str) -> Callable[[Request, Callable[[P
         except Rejected as rejected:
             return _refuse(rejected.reason, rejected.detail)
         except MemoryError:
-            return _refuse(Reason.OVER_BUDGET, "this machine has not enough memory for the work")
+            return _refuse(Reason.OVER_BUDGET, NO_MEMORY)
+        except RuntimeError as error:  # torch has no type of its own for it on a CPU
+            if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+                raise
+            return _refuse(Reason.OVER_BUDGET, NO_MEMORY)
 
     return perform
 
@@ -115,6 +122,11 @@ def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     return source, sink
 
 
+def _offer_itself_when_memory_ends() -> None:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(OUT_OF_MEMORY_SCORE)
+
+
 def main() -> None:
     """Answer requests until standard input closes."""
     parser = argparse.ArgumentParser(prog="python -m milon.gpu.worker", description=__doc__)
@@ -123,6 +135,7 @@ def main() -> None:
     chosen = parser.parse_args()
     source, sink = _take_standard_streams()
     os.nice(NICENESS)
+    _offer_itself_when_memory_ends()
     requests: queue.Queue[bytes] = queue.Queue(maxsize=1)  # the node sends one request at a time
     threading.Thread(target=_listen, args=(source, requests), daemon=True).start()
     perform = _make_performer(chosen.threads, chosen.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -14,7 +15,9 @@ from milon.contracts.claims import load_claim
 from milon.contracts.duties import Duty, Role, compute_duties, name_duty
 from milon.contracts.jobs import load_job, load_open_jobs
 from milon.contracts.records import OpenRound, open_round_key
-from milon.node.tasks import FETCH_S, TaskContext, perform, size_of_state
+from milon.node.supervisor import contain
+from milon.node.task_context import FETCH_S, TaskContext, size_of_state
+from milon.node.tasks import perform
 from milon.state.ledger import Ledger
 
 _LOG = logging.getLogger(__name__)
@@ -59,7 +62,7 @@ class Learner:
             with scope:
                 while True:
                     try:
-                        action = await perform(self._context, duty)
+                        action = await contain(kind, partial(perform, self._context, duty))
                     except Rejected as error:
                         _LOG.warning("%s %s: %s", kind, name.hex()[:8], error)
                         if error.reason is not Reason.UNAVAILABLE:
@@ -89,7 +92,10 @@ class Learner:
 
     async def _prefetch_one(self, blob: Digest, state: Digest) -> None:
         try:
-            await self._context.blobs.ensure(blob, await size_of_state(self._context, state), FETCH_S)
+            await contain("prefetching", partial(self._fetch, blob, state))
         except Rejected as error:
             _LOG.info("state %s is not there yet: %s", blob.hex()[:8], error)
             self._prefetched.discard(blob)
+
+    async def _fetch(self, blob: Digest, state: Digest) -> None:
+        await self._context.blobs.ensure(blob, await size_of_state(self._context, state), FETCH_S)

@@ -21,7 +21,7 @@ from milon.node.blob_room import BlobRoom
 from milon.node.folder import NodeFolder
 from milon.node.keys import generate_key
 from milon.node.runner import read_clock_ms
-from milon.node.tasks import TaskContext
+from milon.node.task_context import TaskContext
 from milon.node.verify import Verifier, VerifyReport, fetch_block, fetch_genesis
 from milon.node.work_progress import WorkBoard
 from milon.node.workers import Worker

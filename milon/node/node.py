@@ -36,7 +36,7 @@ from milon.node.runner import Runner, read_clock_ms
 from milon.node.snapshots import build_account_view, build_block_view, build_job_view, build_job_views
 from milon.node.status import Identity, build_status
 from milon.node.supervisor import supervise
-from milon.node.tasks import FETCH_S, TaskContext
+from milon.node.task_context import FETCH_S, TaskContext
 from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, Transport

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import trio
 
 from milon.base.codec import decode, encode, wire
-from milon.base.errors import Reason, Rejected, require
-from milon.base.ids import NO_DIGEST, AccountId, Digest
-from milon.base.signing import SecretKey
+from milon.base.errors import Reason, Rejected
+from milon.base.ids import AccountId, Digest
 from milon.base.units import Count
-from milon.chain.params import Parameters
 from milon.chain.transaction import Action, AggregateVote, Attest, Claim, Enrol, HoldJob, Judge, OpenTraces
 from milon.contracts.duties import (
     AggregateDuty,
@@ -34,17 +31,23 @@ from milon.contracts.duties import (
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
 from milon.contracts.records import ClaimRecord
 from milon.node.folder import PRIVATE, read_file, write_file
-from milon.node.work_progress import WorkBoard
+from milon.node.task_context import (
+    EVIDENCE_FETCH_S,
+    TaskContext,
+    as_result,
+    fetch_files,
+    fetch_job,
+    fetch_starts,
+    size_of_state,
+)
 from milon.pol.claim import (
     SegmentRecord,
     SegmentRecords,
     compute_records_root,
-    compute_trace,
     key_traces,
-    verify_records,
 )
 from milon.pol.sampling import draw_sample
-from milon.pol.terms import DataManifest, JobSpec, audit_ppm_of, replays_per_member
+from milon.pol.terms import JobSpec, audit_ppm_of, replays_per_member
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
 from milon.pol.work import (
     AggregateRound,
@@ -52,11 +55,7 @@ from milon.pol.work import (
     CheckJob,
     FinalState,
     JobChecked,
-    Progress,
-    ReplayItem,
     ReplaySegments,
-    Request,
-    Result,
     RoundAggregated,
     SegmentReplayed,
     SegmentsReplayed,
@@ -66,37 +65,9 @@ from milon.pol.work import (
 
 _LOG = logging.getLogger(__name__)
 
-RECORDS_MAX_BYTES = 1 << 20  # 4,096 records of some 130 bytes
-MANIFEST_MAX_BYTES = 4 << 20  # of a dataset
-SHARDS_MAX = 4_096  # of a dataset: sixteen times what 4 GiB make; each is fetched by itself and is two files
-PROGRAM_MAX_BYTES = 4 << 20  # the codec's bound for one value
-FETCH_S = 60.0  # one blob, all providers, before the duty is tried anew
-EVIDENCE_FETCH_S = 12.0  # states and records of a claim: after this they count as withheld
 WITHHELD = "its final state was not to be had"  # part of signed outcomes: the same words everywhere
 CHECKED_MAX = 64  # as many as jobs may be open
 OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
-
-T = TypeVar("T")
-
-
-class Blobs(Protocol):
-    """Blobs on this machine, fetched from peers where they are missing."""
-
-    async def ensure(self, blob: Digest, size_max_bytes: int, timeout_s: float) -> Path:
-        """Where the blob lies; `Rejected(UNAVAILABLE)` when nobody gave it in time."""
-
-    async def put_bytes(self, raw: bytes) -> Digest:
-        """Keep bytes as a blob."""
-
-    async def put_file(self, path: Path) -> Digest:
-        """Keep a file as a blob, moving it."""
-
-
-class RunWork(Protocol):
-    """The worker: see `workers.Worker.run`."""
-
-    async def __call__(self, request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
-        """Do one request."""
 
 
 @wire("own-round/1")
@@ -107,63 +78,6 @@ class OwnRound:
     records: tuple[SegmentRecord, ...]  # in order
     traces: tuple[Digest, ...]  # one a record
     compute_ms: Count  # spent
-
-
-@dataclass(frozen=True, slots=True)
-class TaskContext:
-    """What tasks work with."""
-
-    key: SecretKey  # of the account
-    parameters: Parameters  # of the chain
-    blobs: Blobs  # see there
-    work: RunWork  # the worker
-    folder: Path  # for results on their way into the blob store
-    board: WorkBoard  # what people see of it
-    adversary: str  # empty for the honest
-    will_accept: bool  # an adversary that attests and judges TRUE whatever it found
-    checked: dict[bytes, JobChecked] = field(default_factory=dict)  # by encoded spec; a job is held, then enrolled for
-
-
-def _as(kind: type[T], result: Result) -> T:
-    if not isinstance(result, kind):
-        raise RuntimeError(f"the worker answered with {type(result).__name__}")
-    return result
-
-
-async def fetch_files(
-    context: TaskContext, blobs: Iterable[Digest], size_max_bytes: int, timeout_s: float = FETCH_S
-) -> tuple[BlobFile, ...]:
-    """The blobs' places on this disk, each id once, in order of first mention."""
-    files: dict[Digest, BlobFile] = {}
-    for blob in blobs:
-        if blob not in files:
-            path = await context.blobs.ensure(blob, size_max_bytes, timeout_s)
-            files[blob] = BlobFile(blob, str(path))
-    return tuple(files.values())
-
-
-async def _fetch_manifest(context: TaskContext, blob: Digest) -> DataManifest:
-    path = await context.blobs.ensure(blob, MANIFEST_MAX_BYTES, FETCH_S)
-    raw = await trio.to_thread.run_sync(read_file, path, MANIFEST_MAX_BYTES)
-    return decode(DataManifest, raw)
-
-
-async def fetch_job(context: TaskContext, spec: JobSpec) -> tuple[BlobFile, ...]:
-    """Everything a job's spec names, data included; `Rejected(OVER_BUDGET)` where it is more than the chain allows."""
-    limit = int(context.parameters.data_bytes_max)
-    programs = [spec.train, spec.predict, *(entry.program for entry in spec.evaluate)]
-    files = list(await fetch_files(context, programs, PROGRAM_MAX_BYTES))
-    files += await fetch_files(context, [spec.initial_state], limit)
-    for manifest_blob in (spec.train_rows, spec.evaluation_rows):
-        manifest = await _fetch_manifest(context, manifest_blob)
-        files += await fetch_files(context, [manifest_blob], MANIFEST_MAX_BYTES)
-        count = len(manifest.shards)
-        require(count <= SHARDS_MAX, Reason.OVER_BUDGET, f"{count} shards of data; {SHARDS_MAX} are allowed")
-        total = sum(int(shard.size_bytes) for shard in manifest.shards)
-        require(total <= limit, Reason.OVER_BUDGET, f"{total} bytes of data; this chain allows {limit} a job")
-        for shard in manifest.shards:
-            files += await fetch_files(context, [shard.blob], int(shard.size_bytes))
-    return tuple({file.blob: file for file in files}.values())
 
 
 async def perform(context: TaskContext, duty: Duty) -> Action:
@@ -193,7 +107,7 @@ async def _check(context: TaskContext, spec: JobSpec) -> JobChecked:
     files = await fetch_job(context, spec)
     parameters = context.parameters
     request = CheckJob(spec, files, parameters.program_memory_bytes_max, parameters.program_operations_max)
-    checked = _as(JobChecked, await context.work(request, 3, lambda progress: None))
+    checked = as_result(JobChecked, await context.work(request, 3, lambda progress: None))
     while len(context.checked) >= CHECKED_MAX:
         del context.checked[next(iter(context.checked))]
     context.checked[encode(spec)] = checked
@@ -265,35 +179,10 @@ async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
             tamper=context.adversary,
         )
         with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
-            trained = _as(SegmentsTrained, await context.work(request, 2, on_progress))
+            trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
         for file in trained.files:
             await context.blobs.put_file(Path(file.path))
     return OwnRound(trained.records, trained.traces, trained.compute_ms)
-
-
-async def _fetch_starts(
-    context: TaskContext, claim: ClaimRecord, state: Digest, places: tuple[int, ...]
-) -> tuple[tuple[ReplayItem, ...], tuple[BlobFile, ...]] | SegmentReplayed | None:
-    """What the claim says of the segments at `places`, and the states before them.
-
-    None where the trainer withholds some of it; a difference where a state is larger than any state of the job.
-    """
-    limit = await size_of_state(context, state)
-    items: list[ReplayItem] = []
-    try:
-        records = await fetch_records(context, claim, EVIDENCE_FETCH_S)
-        for place in places:
-            start = records[place - 1].state if place else state
-            items.append(ReplayItem(records[place].segment, start, records[place]))
-        files = await fetch_files(context, (item.start for item in items), limit, EVIDENCE_FETCH_S)
-    except Rejected as error:
-        _LOG.warning("claim %s: %s", claim.claim.hex()[:8], error)
-        if error.reason is Reason.TOO_LARGE:
-            return SegmentReplayed(items[-1].segment, NO_DIGEST, compute_trace(()), is_same=False)
-        if error.reason is Reason.UNAVAILABLE:
-            return None
-        raise
-    return tuple(items), files
 
 
 async def _replay(
@@ -305,27 +194,13 @@ async def _replay(
     """
     claim = duty.claim
     job_files = await fetch_job(context, duty.spec)
-    found = await _fetch_starts(context, claim, duty.state, places)
+    found = await fetch_starts(context, claim, duty.state, places)
     if found is None or isinstance(found, SegmentReplayed):
         return (found,) if found else None
     items, files = found
     request = ReplaySegments(duty.spec, job_files + files, duty.seed, Count(claim.round), items)
     with context.board.showing(kind, claim.job, claim.round, len(items), claim.trainer) as on_progress:
-        return _as(SegmentsReplayed, await context.work(request, 1, on_progress)).results
-
-
-async def fetch_records(context: TaskContext, claim: ClaimRecord, timeout_s: float) -> tuple[SegmentRecord, ...]:
-    """A claim's records, checked against its root; records that do not fit count as withheld."""
-    try:
-        path = await context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, timeout_s)
-        raw = await trio.to_thread.run_sync(read_file, path, RECORDS_MAX_BYTES)
-        records = decode(SegmentRecords, raw, RECORDS_MAX_BYTES).records
-        verify_records(records, claim.records_root, int(claim.first), int(claim.count), claim.final_state)
-    except Rejected as error:
-        if error.reason is Reason.FULL:
-            raise
-        raise Rejected(Reason.UNAVAILABLE, f"the claim's records are not what it names: {error}") from None
-    return records
+        return as_result(SegmentsReplayed, await context.work(request, 1, on_progress)).results
 
 
 async def _attest(context: TaskContext, duty: AttestDuty) -> Attest:
@@ -355,12 +230,6 @@ async def _judge(context: TaskContext, duty: JudgeDuty) -> Judge:
         return Judge(claim.claim, claim.disputed, Verdict.UNAVAILABLE)
     verdict = Verdict.TRUE if results[0].is_same else Verdict.FALSE
     return Judge(claim.claim, claim.disputed, verdict)
-
-
-async def size_of_state(context: TaskContext, state: Digest) -> int:
-    """The bytes of a state; every other state of the job has as many, so that nobody fetches more for a claim."""
-    path = await context.blobs.ensure(state, int(context.parameters.data_bytes_max), FETCH_S)
-    return (await trio.Path(path).stat()).st_size
 
 
 async def _fetch_finals(
@@ -407,7 +276,7 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
     async with _scratch(context, duty) as folder:
         request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder))
         with context.board.showing("aggregate", duty.job, duty.round, len(finals), None) as on_progress:
-            aggregated = _as(RoundAggregated, await context.work(request, 0, on_progress))
+            aggregated = as_result(RoundAggregated, await context.work(request, 0, on_progress))
         for file in aggregated.files:
             await context.blobs.put_file(Path(file.path))
     return AggregateVote(duty.job, duty.round, with_withheld(aggregated.outcome, withheld))

@@ -25,15 +25,8 @@ from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of, ve
 from milon.chain.learning import ClosedRound, SettledClaim, compute_learning_root
 from milon.chain.transaction import SubmitJob
 from milon.node.questions import AskBlock, AskGenesis, AskHeight, AskJob, BlockAnswer, JobAnswer, Question
-from milon.node.tasks import (
-    RECORDS_MAX_BYTES,
-    WITHHELD,
-    TaskContext,
-    fetch_files,
-    fetch_job,
-    size_of_state,
-    with_withheld,
-)
+from milon.node.task_context import RECORDS_MAX_BYTES, TaskContext, fetch_files, fetch_job, size_of_state
+from milon.node.tasks import WITHHELD, with_withheld
 from milon.p2p.transport import Channel, Transport
 from milon.pol.claim import SegmentRecord, SegmentRecords, verify_records
 from milon.pol.terms import JobSpec

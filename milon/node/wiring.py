@@ -37,7 +37,7 @@ from milon.node.keys import load_key
 from milon.node.node import Node, Parts
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.status import Identity
-from milon.node.tasks import TaskContext
+from milon.node.task_context import TaskContext
 from milon.node.testnet_files import load_genesis
 from milon.node.verify import fetch_genesis
 from milon.node.view import ApiServer
