@@ -81,11 +81,12 @@ class Node:
         self._receipts: OrderedDict[Digest, ReceiptView] = OrderedDict()
         self._final = trio.Event()
         self._stop = trio.Event()
+        self._fault: Rejected | None = None
         answers = Answers(parts.genesis, parts.store, lambda: list_candidates(self._runner.state.mempool))
         parts.transport.serve(Channel.SYNC, answers.answer)
 
     async def run(self) -> None:
-        """Serve until `stop` is called or cancelled."""
+        """Serve until `stop` is called or cancelled. Raises what `give_up` was called with."""
         await trio.to_thread.run_sync(self._read_receipts)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._runner.run)
@@ -96,6 +97,13 @@ class Node:
             nursery.start_soon(supervise, "transaction pull", puller)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
+        if self._fault is not None:
+            raise self._fault
+
+    def give_up(self, fault: Rejected) -> None:
+        """End the node for a reason that its operator must see to."""
+        self._fault = fault
+        self._stop.set()
 
     def _read_receipts(self) -> None:
         tip = self._store.tip()

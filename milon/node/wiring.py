@@ -132,10 +132,11 @@ def make_node(
         now_ms=read_clock_ms,
         jitter=random.SystemRandom().random,
         advertised=_advertised(config, transport),
-        on_twin=lambda error: _LOG.error("another node runs with this node's key: %s", error),
+        on_twin=lambda error: node.give_up(error),
     )
     identity = Identity(key.account, config.role, compute_genesis_hash(genesis), validators_of(genesis))
-    return Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, context))
+    node = Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, context))
+    return node
 
 
 async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Genesis:

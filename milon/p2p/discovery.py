@@ -42,7 +42,8 @@ ASK_LATER_S = 15.0  # and when it does not
 ASK_MAX_S = 5.0  # to wait for an answer
 TELL_S = 30.0  # between gossiped announcements
 ANSWERS_PER_S, ANSWERS_MAX = 1.0, 30.0  # to one peer: a growing node asks about once a second, an answer is 49 records
-TWIN_S = 60.0  # between two warnings of a second node with this key
+NEWCOMER_S = 120.0  # of two nodes with one key the one that runs for less stops; the other has spoken twice by then
+TWIN_PERSISTS_S = 90.0  # the elder waits for that so long: three words of the other one
 
 
 @contextmanager
@@ -83,7 +84,8 @@ class Discovery:
     ) -> None:
         """`jitter` gives numbers in [0, 1); `advertised` replaces the listening addresses in announcements.
 
-        `on_twin` hears `Rejected(IN_USE)` when another running node announces itself with this node's host key.
+        `on_twin` hears `Rejected(IN_USE)`, once, when another running node announces itself with this node's host key
+        and this one should stop: it is the newcomer, or the other one goes on.
         `Rejected(MALFORMED)` for a bootstrap address without a peer id.
         """
         self._transport = transport
@@ -97,7 +99,9 @@ class Discovery:
         self._allowance = Allowance(ANSWERS_PER_S, ANSWERS_MAX, trio.current_time)
         self._targets: dict[PeerId, _Target] = {}
         self._started_ms = now_ms()
-        self._twin_s = self._ask_s = self._tell_s = float("-inf")
+        self._twin_ms: int | None = None  # the first word of a second node with this key
+        self._has_told_twin = False
+        self._ask_s = self._tell_s = float("-inf")
         self._connected: frozenset[PeerId] = frozenset()
         for address in bootstrap:
             peer = peer_id_of(address)
@@ -218,17 +222,20 @@ class Discovery:
         """Our key, but neither our addresses nor an earlier run of ours: two nodes cannot be one peer."""
         own = self._advertised or self._transport.addresses
         is_ours = any(address in own for address in announcement.addresses) or not announcement.addresses
-        now_s = trio.current_time()
-        if is_ours or announcement.time_ms <= self._started_ms or now_s < self._twin_s + TWIN_S:
+        if is_ours or announcement.time_ms <= self._started_ms or self._has_told_twin:
             return
         try:
             AddressBook(self._chain).add(announcement, self._now_ms())
         except Rejected:
             return  # anybody can write our key into a statement; only the key can sign it
-        self._twin_s = now_s
+        if self._twin_ms is None:
+            self._twin_ms = int(announcement.time_ms)
+        is_newcomer = self._now_ms() - self._started_ms < 1_000 * NEWCOMER_S
+        does_persist = announcement.time_ms >= self._twin_ms + 1_000 * TWIN_PERSISTS_S
         error = Rejected(Reason.IN_USE, f"another node runs with this host key at {announcement.addresses[0]}")
         log.error("%s", error)
-        if self._on_twin is not None:
+        if self._on_twin is not None and (is_newcomer or does_persist):
+            self._has_told_twin = True
             self._on_twin(error)
 
     async def _respond(self, peer: PeerId, payload: bytes) -> bytes:

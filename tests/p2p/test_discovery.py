@@ -26,7 +26,7 @@ from milon.p2p.announcements import (
     PeersRequest,
     announce,
 )
-from milon.p2p.discovery import PEERS_TOPIC, Discovery
+from milon.p2p.discovery import NEWCOMER_S, PEERS_TOPIC, TWIN_PERSISTS_S, Discovery
 from milon.p2p.identity import compute_peer_id
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, PeerId, Received
 from tests.p2p.networks import CHAIN, DEADLINE_S, AnyTransport, Network, connect, network_of, seed_of, wait_until
@@ -134,6 +134,34 @@ async def test_an_announcement_with_our_key_from_elsewhere_is_noticed(network: N
     node.discovery.hear(Received(node.transport.peer_id, Channel.GOSSIP, encode(twin), PEERS_TOPIC))
     assert [error.reason for error in found] == [Reason.IN_USE]
     assert "10.0.0.1" in found[0].detail
+
+
+async def test_the_elder_of_two_with_one_key_gives_the_newcomer_time_to_stop() -> None:
+    async with network_of("memory") as network:
+        found: list[Rejected] = []
+        clock_ms = [1_000_000_000]
+        transport = network.make("one")
+        discovery = Discovery(
+            transport,
+            transport.settings,
+            bootstrap=[],
+            now_ms=lambda: clock_ms[0],
+            jitter=random.random,
+            on_twin=found.append,
+        )
+
+        def hear(after_s: float) -> None:
+            clock_ms[0] = 1_000_000_000 + int(1_000 * after_s)
+            address = f"/ip4/10.0.0.1/tcp/1/p2p/{transport.peer_id}"
+            twin = announce(SecretKey(seed_of("one")), CHAIN, (address,), TimeMs(clock_ms[0]))
+            discovery.hear(Received(transport.peer_id, Channel.GOSSIP, encode(twin), PEERS_TOPIC))
+
+        for after_s in (NEWCOMER_S + 1, NEWCOMER_S + 31, NEWCOMER_S + TWIN_PERSISTS_S):
+            hear(after_s)
+            assert not found
+        hear(NEWCOMER_S + TWIN_PERSISTS_S + 1)
+        hear(NEWCOMER_S + TWIN_PERSISTS_S + 2)
+        assert [error.reason for error in found] == [Reason.IN_USE]
 
 
 async def test_a_peer_that_tells_lies_about_peers_is_counted(network: Network) -> None:
