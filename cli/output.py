@@ -1,4 +1,8 @@
-"""Prints results: plain text for people, one JSON value for programs, errors on standard error."""
+"""Prints results: plain text for people, one JSON value for programs, errors on standard error.
+
+Some of the text comes from strangers: reasons of validators and peers, names in files. Nothing of it may move the
+cursor, start a line of its own or turn the direction of writing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+
+def escape(text: str) -> str:
+    """The text in one line, with what cannot be seen written as Python's escapes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def print_json(value: Any) -> None:
@@ -16,7 +25,7 @@ def print_json(value: Any) -> None:
 def print_lines(lines: Iterable[str]) -> None:
     """Text for people."""
     for line in lines:
-        print(line, flush=True)
+        print(escape(line), flush=True)
 
 
 def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
@@ -35,8 +44,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def print_error(reason: str, detail: str, is_json: bool) -> None:
-    """What went wrong; programs that asked for JSON get it on standard output as well."""
-    print(f"milon: {detail} ({reason})", file=sys.stderr, flush=True)
+    """What went wrong, further lines indented; programs that asked for JSON get it on standard output as well."""
+    lines = [escape(line) for line in f"milon: {detail} ({reason})".split("\n")]
+    print("\n  ".join(lines), file=sys.stderr, flush=True)
     if is_json:
         print_json({"error": {"reason": reason, "detail": detail}})
 

@@ -51,9 +51,10 @@ def encode_refusal(error: Rejected) -> bytes:
 
 
 def decode_refusal(payload: bytes) -> Rejected:
-    """The error that a peer answered with; raises `Rejected` when it is none."""
+    """The error that a peer answered with, fit to be logged and shown; raises `Rejected` when it is none."""
     refusal = decode(Refusal, payload, REFUSAL_MAX_BYTES * 2)
-    return Rejected(refusal.reason, refusal.detail[:DETAIL_MAX])
+    shown = "".join(sign if sign.isprintable() else "?" for sign in refusal.detail[:DETAIL_MAX])
+    return Rejected(refusal.reason, shown)
 
 
 def decode_hello(payload: bytes, chain: bytes) -> Hello:

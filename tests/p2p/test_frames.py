@@ -87,3 +87,8 @@ def test_gossip_is_not_sent_one_way() -> None:
     with pytest.raises(Rejected) as refused:
         verify_one_way(Channel.GOSSIP, b"")
     assert refused.value.reason is Reason.UNSUPPORTED
+
+
+def test_a_refusal_cannot_move_a_cursor_or_forge_a_line_of_a_log() -> None:
+    frame = encode_refusal(Rejected(Reason.FULL, "no room\x1b[2J\nroot: all is well"))
+    assert decode_refusal(frame[5:]).detail == "no room?[2J?root: all is well"
