@@ -110,7 +110,7 @@ def quantize(values: Tensor, axis: int, bits: int) -> tuple[Tensor, Tensor]:
     return _round_to_integers(values, forth), back
 
 
-def _product_of_integers(left: Tensor, right: Tensor, bits: int) -> Tensor:
+def product_of_integers(left: Tensor, right: Tensor, bits: int) -> Tensor:
     """Exact `left @ right` for integers of at most `bits` bits held in binary64; a binary64 rounded to odd."""
     inner = left.shape[-1]
     block = 1 << (FLOAT64_BITS - 2 * bits)
@@ -139,7 +139,7 @@ def exact_matmul(left: Tensor, right: Tensor, bits: int) -> Tensor:
     """Rule N4: [..., rows, inner] times [..., inner, columns], binary32; `bits` is M."""
     left_integers, left_back = quantize(left, -1, bits)
     right_integers, right_back = quantize(right, -2, bits)
-    total = _product_of_integers(left_integers, right_integers, bits)
+    total = product_of_integers(left_integers, right_integers, bits)
     return total.add_(0.0).mul_(left_back).mul_(right_back).float()
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from milon.base.errors import Reason, Rejected
 from milon.gpu.elementary import FUNCTIONS, evaluate, power, square_root
-from milon.gpu.exact import exact_matmul, exact_scatter_sum, exact_sum
+from milon.gpu.exact import exact_scatter_sum
+from milon.gpu.fast import multiply, total
 from milon.pol.shapes import DTYPES, DType, TensorType
 
 Kernel = Callable[..., Tensor]
@@ -74,7 +75,7 @@ def _float_to_integer(value: Tensor) -> Tensor:
 def _sum(call: Call) -> Kernel:
     axes, keep = list(call.attributes[0]), bool(call.attributes[1][0])
     if call.operands[0].dtype is DType.FLOAT32:
-        return lambda value: exact_sum(value, axes, keep)
+        return lambda value: total(value, axes, keep)
     return lambda value: value.sum(axes, keepdim=keep) if axes else value
 
 
@@ -154,7 +155,7 @@ def _iota(call: Call) -> Kernel:
 
 def _matmul(call: Call) -> Kernel:
     bits = call.magnitude_bits
-    return lambda left, right: exact_matmul(left, right, bits)
+    return lambda left, right: multiply(left, right, bits)
 
 
 def _plain(kernel: Kernel) -> Maker:

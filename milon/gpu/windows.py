@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from milon.gpu.exact import exact_matmul, exact_scatter_sum, exact_sum
+from milon.gpu.exact import exact_scatter_sum
+from milon.gpu.fast import multiply, total
 from milon.gpu.operations import Call, Kernel, Maker
 from milon.pol.windows import Geometry, compute_convolution, compute_pooling
 
@@ -71,7 +72,7 @@ def _convolution(call: Call) -> Kernel:
     def run(images: Tensor, weight: Tensor) -> Tensor:
         columns = _columns(images, rows, groups)
         matrix = weight.reshape(*([groups] if groups > 1 else []), shape[1] // groups, -1)
-        return _batch_first(exact_matmul(matrix, columns, bits), shape)
+        return _batch_first(multiply(matrix, columns, bits), shape)
 
     return run
 
@@ -93,7 +94,7 @@ def _convolution_weight_gradient(call: Call) -> Kernel:
     def run(gradient: Tensor, images: Tensor) -> Tensor:
         columns = _columns(images, rows, groups)
         left = gradient.permute(1, 2, 3, 0).reshape(*columns.shape[:-2], channels // groups, columns.shape[-1])
-        return exact_matmul(left, columns.transpose(-1, -2), bits).reshape(shape)
+        return multiply(left, columns.transpose(-1, -2), bits).reshape(shape)
 
     return run
 
@@ -122,7 +123,7 @@ def _convolution_input_gradient(call: Call) -> Kernel:
     def run(gradient: Tensor, weight: Tensor) -> Tensor:
         columns = _columns(gradient, rows, groups)
         matrix = weight.reshape(groups, outer, inner, window).transpose(1, 2).reshape(groups, inner, outer * window)
-        return _batch_first(exact_matmul(matrix[0] if groups == 1 else matrix, columns, bits), shape)
+        return _batch_first(multiply(matrix[0] if groups == 1 else matrix, columns, bits), shape)
 
     return run
 
@@ -169,7 +170,7 @@ def _window_sum(call: Call) -> Kernel:
     shape = call.result.shape
 
     def run(images: Tensor) -> Tensor:
-        return exact_sum(_padded(images, 0.0)[:, :, flat], [2], False).reshape(shape)
+        return total(_padded(images, 0.0)[:, :, flat], [2], False).reshape(shape)
 
     return run
 

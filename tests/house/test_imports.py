@@ -18,6 +18,7 @@ HOMES = {
     "multiaddr": ("milon/p2p/seam/", "milon/p2p/libp2p_"),
     "torch": ("milon/gpu/", "milon/client/"),
     "numpy": ("milon/gpu/", "milon/client/"),
+    "numba": ("milon/gpu/kernels_",),
     "safetensors": ("milon/gpu/", "milon/client/"),
     "starlette": ("milon/api/",),
     "hypercorn": ("milon/api/",),

@@ -1,0 +1,246 @@
+"""The quick ways to the sums and products of `milon.gpu.exact` on a CPU, used once they have proven to be the same.
+
+Plain torch (`milon.gpu.exact`) is the reference. On a CPU the compiled loops of `milon.gpu.kernels_cpu` do the passes
+around a product, and with M = 13 the product itself may be four products of int8 digits in int32. Both prove
+themselves against the reference when first needed and are dropped, with a warning, if they differ: an int8 product of
+a library was seen to be wrong where its instruction set had been capped.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from milon.gpu import exact
+
+DIGIT_BITS = 13  # the M whose integers have two digits to base 128
+DIGIT_TERMS_MAX = 1 << 16  # rule N4: products of digits of at most this many terms stay within int32
+SUM_TERMS_MAX = 1 << 22  # rule N3: totals of more need two limbs
+_SPLIT_ELEMENTS = 1 << 15  # below, handing work to a second thread costs more than it saves
+_DIGIT_WORK_MIN = 1 << 21  # products of fewer elementary steps are quicker in binary64: one call instead of passes
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="kernel")
+
+
+def flat(tensor: Tensor) -> Any:
+    """The elements of a contiguous tensor as one array, sharing memory."""
+    return tensor.view(-1).numpy()
+
+
+def patterns(tensor: Tensor) -> Any:
+    """The same with binary32 numbers as 32-bit integers."""
+    return tensor.view(-1).view(torch.int32).numpy()
+
+
+def split(kernel: Callable[..., Any], count: int, elements: int, *arguments: Any) -> None:
+    """Run `kernel(first, last, ...)` over `count` ranges' worth of work, on as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), count) if elements >= _SPLIT_ELEMENTS else 1
+    if threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    marks = [count * part // threads for part in range(threads + 1)]
+    waiting = [
+        _pool().submit(kernel, marks[part], marks[part + 1], *arguments) for part in range(1, threads)
+    ]
+    kernel(0, marks[1], *arguments)
+    for future in waiting:
+        future.result()
+
+
+@cache
+def kernels() -> ModuleType | None:
+    """The compiled loops, or None where they cannot be had or differ from the reference."""
+    try:
+        from milon.gpu import kernels_cpu
+    except ImportError:
+        warnings.warn("numba is missing: training takes the slow path (the bits are the same)", stacklevel=2)
+        return None
+    if not _agrees(kernels_cpu):
+        warnings.warn("compiled loops differ from the reference and are not used", stacklevel=2)
+        return None
+    return kernels_cpu
+
+
+def _samples() -> list[Tensor]:
+    """Small matrices with all that numbers can be: zeros, subnormals, halves, huge and special ones."""
+    base = torch.arange(-600, 600, dtype=torch.float32).mul_(0.37).reshape(24, 50)
+    spread = base * torch.exp2(torch.arange(50).mul(5).sub(140).float())
+    special = spread.clone()
+    special[3, 4], special[5, 6], special[7, 8], special[9, :] = torch.inf, torch.nan, -0.0, 0.0
+    return [base, spread, special, base * 2.0**-143, base * 2.0**118]
+
+
+def _same(found: Tensor, wanted: Tensor) -> bool:
+    return torch.equal(exact.canonical_nan(found).view(torch.int32), exact.canonical_nan(wanted).view(torch.int32))
+
+
+def _agrees(loops: ModuleType) -> bool:
+    for sample in _samples():
+        for axes in ([0], [1], [0, 1]):
+            if not _same(_sum(loops, sample, axes, True), exact.exact_sum(sample, axes, True)):
+                return False
+        for bits in (13, 21):
+            wanted = exact.exact_matmul(sample, sample.t(), bits)
+            if not _same(_multiply(loops, sample, sample.t(), bits), wanted):
+                return False
+            if not _same(_multiply(loops, sample.t(), sample, bits), exact.exact_matmul(sample.t(), sample, bits)):
+                return False
+    return True
+
+
+def _time(function: Callable[[], Any]) -> float:
+    best = 1.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+@cache
+def has_digit_products() -> bool:
+    """Whether int8 products are right here, in all layouts, and quicker than binary64 ones."""
+    for rows, inner, columns in ((2, 3, 5), (64, 130, 96), (250, 300, 270), (16, 8192, 33)):
+        left = torch.arange(rows * inner).mul(37).remainder(129).sub(64).to(torch.int8).reshape(rows, inner)
+        right = torch.arange(columns * inner).mul(53).remainder(129).sub(64).to(torch.int8).reshape(columns, inner)
+        left[0], right[0] = 64, -64  # the farthest totals
+        wanted = torch.matmul(left.double(), right.t().double())
+        for other in (right.t(), right.t().contiguous()):
+            if not torch.equal(torch._int_mm(left, other).double(), wanted):
+                warnings.warn("int8 products are wrong on this machine and are not used", stacklevel=2)
+                return False
+    left, right = torch.ones(256, 256, dtype=torch.int8), torch.ones(256, 256, dtype=torch.int8)
+    wide = left.double(), right.double()
+    return 4 * _time(lambda: torch._int_mm(left, right)) < _time(lambda: torch.matmul(*wide))
+
+
+def _quantize(loops: ModuleType, values: Tensor, axis: int, bits: int) -> tuple[Tensor, Tensor]:
+    """`exact.quantize` of [groups, a, b] along axis 1 or 2; the result is laid out in memory as `values` is."""
+    if values.mT.is_contiguous() and not values.is_contiguous():
+        integers, back = _quantize(loops, values.mT, 3 - axis, bits)
+        return integers.mT, back
+    values = values.contiguous()
+    result = torch.empty(values.shape, dtype=torch.float64)
+    groups, rows, columns = values.shape
+    back = torch.empty(groups * (rows if axis == 2 else columns), dtype=torch.float64)
+    given = (flat(values), patterns(values))
+    if axis == 2:
+        rest = (columns, bits, flat(result), flat(back))
+        split(loops.quantize_rows, groups * rows, values.numel(), *given, *rest)
+    else:
+        pieces = groups * -(-columns // loops.SLICE)
+        rest_columns = (rows, columns, bits, flat(result), flat(back))
+        split(loops.quantize_columns, pieces, values.numel(), *given, *rest_columns)
+    return result, back
+
+
+def _digits(loops: ModuleType, values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Both digits of a matrix quantised along `axis`, joined along the other axis; and the scale back."""
+    if values.mT.is_contiguous() and not values.is_contiguous():
+        digits, back = _digits(loops, values.mT, 1 - axis)
+        return digits.mT, back
+    values = values.contiguous()
+    rows, columns = values.shape
+    digits = torch.empty((2, rows, columns), dtype=torch.int8)
+    back = torch.empty(rows if axis == 1 else columns, dtype=torch.float64)
+    given, rest = (flat(values), patterns(values)), (DIGIT_BITS, flat(digits[0]), flat(digits[1]), flat(back))
+    if axis == 1:
+        split(loops.digits_of_rows, rows, values.numel(), *given, columns, *rest)
+        return digits.view(2 * rows, columns), back
+    split(loops.digits_of_columns, -(-columns // loops.SLICE), values.numel(), *given, rows, columns, *rest)
+    return digits.permute(1, 0, 2).reshape(rows, 2 * columns), back
+
+
+def _multiply_digits(loops: ModuleType, left: Tensor, right: Tensor) -> Tensor:
+    """[rows, inner] times [inner, columns] with M = 13 by four products of digits."""
+    high_left, left_back = _digits(loops, left, 1)
+    both, right_back = _digits(loops, right, 0)
+    rows, columns = left.shape[0], right.shape[1]
+    result = torch.empty(rows, columns)
+    products = torch._int_mm(high_left, both)
+    split(
+        loops.scale_back_digits, rows, products.numel(),
+        flat(products), rows, columns, flat(left_back), flat(right_back), flat(result),
+    )  # fmt: skip
+    return result
+
+
+def _multiply(loops: ModuleType, left: Tensor, right: Tensor, bits: int) -> Tensor:
+    """[groups, rows, inner] times [groups, inner, columns], or both without groups."""
+    work = left.numel() * right.shape[-1]
+    inner = left.shape[-1]
+    is_fit = left.dim() == 2 and bits == DIGIT_BITS and work >= _DIGIT_WORK_MIN and inner <= DIGIT_TERMS_MAX
+    if is_fit and has_digit_products():
+        return _multiply_digits(loops, left, right)
+    if left.dim() == 2:
+        return _multiply(loops, left.unsqueeze(0), right.unsqueeze(0), bits)[0]
+    left_integers, left_back = _quantize(loops, left, 2, bits)
+    right_integers, right_back = _quantize(loops, right, 1, bits)
+    totals = exact.product_of_integers(left_integers, right_integers, bits).contiguous()
+    groups, rows, columns = totals.shape
+    result = torch.empty(totals.shape)
+    split(
+        loops.scale_back, groups * rows, totals.numel(),
+        flat(totals), rows, columns, flat(left_back), flat(right_back), flat(result),
+    )  # fmt: skip
+    return result
+
+
+def multiply(left: Tensor, right: Tensor, bits: int) -> Tensor:
+    """`exact.exact_matmul`: rule N4, the same bits."""
+    shapes = left.shape[:-2], right.shape[:-2]
+    usable = left.device.type == "cpu" and left.numel() and right.numel() and shapes[0] == shapes[1]
+    loops = kernels() if usable else None
+    if loops is None:
+        return exact.exact_matmul(left, right, bits)
+    if left.dim() <= 3:
+        return _multiply(loops, left, right, bits)
+    whole = _multiply(loops, left.flatten(0, -3), right.flatten(0, -3), bits)
+    return whole.view(*shapes[0], *whole.shape[1:])
+
+
+def _sum(loops: ModuleType, values: Tensor, axes: list[int], keep: bool) -> Tensor:
+    """Rule N3 over at least one axis of a tensor that is not empty."""
+    shape = [1 if axis in axes else size for axis, size in enumerate(values.shape)]
+    first, last = axes[0], axes[-1]
+    if last - first + 1 != len(axes):  # bring the axes that are summed to the end
+        values = values.permute([*(axis for axis in range(values.dim()) if axis not in axes), *axes])
+        first, last = values.dim() - len(axes), values.dim() - 1
+    values = values.contiguous()
+    outer, terms, inner = 1, 1, 1
+    for axis, size in enumerate(values.shape):
+        if axis < first:
+            outer *= size
+        elif axis <= last:
+            terms *= size
+        else:
+            inner *= size
+    result = torch.empty(outer * inner)
+    given = (flat(values), patterns(values))
+    if inner == 1:
+        split(loops.sum_rows, outer, values.numel(), *given, terms, exact.SUM_BITS, flat(result))
+    else:
+        pieces = outer * -(-inner // loops.SLICE)
+        split(loops.sum_columns, pieces, values.numel(), *given, terms, inner, exact.SUM_BITS, flat(result))
+    return result.view(shape) if keep else result.view([size for axis, size in enumerate(shape) if axis not in axes])
+
+
+def total(values: Tensor, axes: list[int], keep: bool) -> Tensor:
+    """`exact.exact_sum`: rule N3, the same bits."""
+    terms = 1
+    for axis in axes:
+        terms *= values.shape[axis]
+    usable = axes and values.numel() and terms <= SUM_TERMS_MAX and values.device.type == "cpu"
+    loops = kernels() if usable else None
+    return exact.exact_sum(values, axes, keep) if loops is None else _sum(loops, values, sorted(axes), keep)
