@@ -54,7 +54,12 @@ async def visiting(bootstrap: Sequence[str], genesis_hash: Digest) -> AsyncItera
     settings = TransportSettings(seed=key.seed, chain=genesis_hash, topics=(PEERS_TOPIC,))
     transport = LibP2PTransport(settings)
     discovery = Discovery(
-        transport, settings, bootstrap=bootstrap, now_ms=read_clock_ms, jitter=random.SystemRandom().random
+        transport,
+        settings,
+        bootstrap=bootstrap,
+        now_ms=read_clock_ms,
+        jitter=random.SystemRandom().random,
+        is_visitor=True,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(transport.run))

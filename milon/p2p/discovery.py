@@ -20,7 +20,7 @@ from milon.base.signing import SecretKey
 from milon.base.units import TimeMs
 from milon.p2p.allowance import Allowance
 from milon.p2p.announcements import AddressBook, Announcement, Peers, PeersRequest, announce, decode_announcement
-from milon.p2p.identity import compute_peer_id, peer_id_of
+from milon.p2p.identity import compute_peer_id, is_loopback, peer_id_of
 from milon.p2p.settings import TransportSettings
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, PeerId, Received, Transport
 
@@ -81,8 +81,11 @@ class Discovery:
         jitter: Callable[[], float],
         advertised: Sequence[str] = (),
         on_twin: Callable[[Rejected], None] | None = None,
+        is_visitor: bool = False,
     ) -> None:
         """`jitter` gives numbers in [0, 1); `advertised` replaces the listening addresses in announcements.
+
+        A visitor announces nothing: it is gone before anybody could dial it.
 
         `on_twin` hears `Rejected(IN_USE)`, once, when another running node announces itself with this node's host key
         and this one should stop: it is the newcomer, or the other one goes on.
@@ -95,6 +98,10 @@ class Discovery:
         self._now_ms, self._jitter = now_ms, jitter
         self._advertised = tuple(advertised)
         self._on_twin = on_twin
+        self._is_visitor = is_visitor
+        near = [is_loopback(address) for address in bootstrap]
+        listens_near = is_loopback(settings.listen_host) and settings.listen_host not in ("0.0.0.0", "::")
+        self._may_dial_loopback = listens_near and (not near or any(near))
         self._book = AddressBook(settings.chain)
         self._allowance = Allowance(ANSWERS_PER_S, ANSWERS_MAX, trio.current_time)
         self._targets: dict[PeerId, _Target] = {}
@@ -194,6 +201,8 @@ class Discovery:
     # Announcements.
 
     def _own(self) -> Announcement | None:
+        if self._is_visitor:
+            return None
         addresses = self._advertised or self._transport.addresses
         reachable = tuple(a for a in addresses if not a.startswith(("/ip4/0.0.0.0/", "/ip6/::/")))
         return announce(self._key, self._chain, reachable, TimeMs(self._now_ms())) if reachable else None
@@ -203,16 +212,18 @@ class Discovery:
             self._look_for_twin(announcement)
             return
         peer = self._book.add(announcement, self._now_ms())
-        if peer is None or not announcement.addresses:
+        # Addresses are strangers' words: they must not make this node knock at this machine's own services.
+        addresses = tuple(a for a in announcement.addresses if self._may_dial_loopback or not is_loopback(a))
+        if peer is None or not addresses:
             return
         target = self._targets.get(peer)
         if target is not None:
             known = target.addresses if target.is_bootstrap else ()
-            target.addresses = (*announcement.addresses, *(a for a in known if a not in announcement.addresses))
+            target.addresses = (*addresses, *(a for a in known if a not in addresses))
             target.next_s = min(target.next_s, trio.current_time() + WAIT_FIRST_S)
             return
         wait = 0.0 if self._peer_id < peer else YIELD_S
-        self._targets[peer] = _Target(announcement.addresses, False, trio.current_time() + wait)
+        self._targets[peer] = _Target(addresses, False, trio.current_time() + wait)
         known_peers = set(self._book.peers()) | set(self._connected)
         for forgotten in [p for p, t in self._targets.items() if not t.is_bootstrap and p not in known_peers]:
             if not self._targets[forgotten].is_dialling:

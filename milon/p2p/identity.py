@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId
 from milon.p2p.transport import PeerId
@@ -45,3 +47,14 @@ def peer_id_of(address: str) -> PeerId:
     parts = address.rsplit("/p2p/", 1)
     require(len(parts) == 2, Reason.MALFORMED, f"{address:.128} does not end in /p2p/ and a peer id")
     return compute_peer_id(parse_peer_id(parts[1]))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address, or the one in a multiaddress, means the machine that dials it: loopback or unspecified."""
+    host = address.split("/")[2] if address.startswith(("/ip4/", "/ip6/")) else address
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback or (mapped or found).is_unspecified

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
@@ -162,6 +162,38 @@ async def test_the_elder_of_two_with_one_key_gives_the_newcomer_time_to_stop() -
         hear(NEWCOMER_S + TWIN_PERSISTS_S + 1)
         hear(NEWCOMER_S + TWIN_PERSISTS_S + 2)
         assert [error.reason for error in found] == [Reason.IN_USE]
+
+
+@pytest.mark.parametrize(("listen_host", "expected"), [("127.0.0.1", 2), ("0.0.0.0", 1)])
+async def test_strangers_do_not_make_a_node_knock_at_its_own_services(listen_host: str, expected: int) -> None:
+    async with network_of("memory") as network:
+        transport = network.make("one")
+        settings = replace(transport.settings, listen_host=listen_host)
+        discovery = Discovery(transport, settings, bootstrap=[], now_ms=now_ms, jitter=lambda: 0.5)
+        dialled: list[str] = []
+
+        async def connect_nowhere(address: str, *, timeout_s: float) -> PeerId:
+            dialled.append(address)
+            raise Rejected(Reason.UNAVAILABLE, "nobody")
+
+        transport.connect = connect_nowhere  # type: ignore[method-assign]  # what is dialled is all that counts here
+        peer = compute_peer_id(KEY.account)
+        addresses = (f"/ip4/127.0.0.1/tcp/22/p2p/{peer}", f"/ip4/10.0.0.1/tcp/4001/p2p/{peer}")
+        stranger = announce(KEY, CHAIN, addresses, TimeMs(now_ms()))
+        discovery.hear(Received(peer, Channel.GOSSIP, encode(stranger), PEERS_TOPIC))
+        network.nursery.start_soon(discovery.run)
+        await wait_until(lambda: len(dialled) >= 3)
+        assert len(set(dialled)) == expected and addresses[1] in dialled
+
+
+async def test_a_visitor_is_known_to_nobody(network: Network) -> None:
+    hub = await start(network, "hub", [])
+    bootstrap = [hub.transport.addresses[0]]
+    visitor = await start(network, "visitor", bootstrap, is_visitor=True)
+    other = await start(network, "other", bootstrap)
+    await wait_until(lambda: is_full_mesh([visitor, other, hub]))
+    assert hub.discovery.address_of(other.transport.peer_id)
+    assert not hub.discovery.address_of(visitor.transport.peer_id)
 
 
 async def test_a_peer_that_tells_lies_about_peers_is_counted(network: Network) -> None:

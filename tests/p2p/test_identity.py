@@ -8,7 +8,7 @@ from libp2p.peer.id import ID
 
 from milon.base.errors import Reason, Rejected
 from milon.base.signing import SecretKey
-from milon.p2p.identity import compute_peer_id, parse_peer_id, peer_id_of
+from milon.p2p.identity import compute_peer_id, is_loopback, parse_peer_id, peer_id_of
 from milon.p2p.seam.host import build_key_pair
 from tests.p2p.networks import seed_of
 
@@ -38,3 +38,22 @@ def test_a_p256_key_survives_encoding() -> None:
     public = ECCPublicKey.from_bytes(pair.public_key.to_bytes(), "P-256")
     assert public.to_bytes() == pair.public_key.to_bytes()
     assert pair.private_key.get_public_key().to_bytes() == public.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("/ip4/127.0.0.1/tcp/22/p2p/X", True),
+        ("/ip4/127.9.9.9/tcp/22", True),
+        ("/ip6/::1/tcp/22", True),
+        ("/ip6/::ffff:127.0.0.1/tcp/22", True),
+        ("/ip4/0.0.0.0/tcp/22", True),
+        ("127.0.0.1", True),
+        ("/ip4/10.0.0.1/tcp/22", False),
+        ("/ip6/2001:db8::1/tcp/22", False),
+        ("/memory/one", False),
+        ("/ip4/junk", False),
+    ],
+)
+def test_addresses_of_the_own_machine_are_told(address: str, found: bool) -> None:
+    assert is_loopback(address) is found
