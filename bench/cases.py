@@ -77,7 +77,7 @@ CASES: dict[str, Case] = {
     "resnet18": Case(
         models.ResNet18,
         lambda logits, target: functional.cross_entropy(logits, target, label_smoothing=0.1),
-        lambda held: torch.optim.SGD(held, lr=0.05, momentum=0.9, weight_decay=5e-4, dampening=0.1),
+        lambda held: torch.optim.SGD(held, lr=0.05, momentum=0.9, weight_decay=5e-4),
         _numbers(3, 8, 8),
     ),
     "lstm": Case(

@@ -27,6 +27,7 @@ SAMPLE_STRIDE = 4099  # a prime, so that a sample meets all low bits
 WORST_SAMPLE = 4000  # inputs of the error measurement
 
 REFERENCES: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
+    "cos": mpmath.cos,
     "erf": mpmath.erf,
     "exp": mpmath.exp,
     "expm1": mpmath.expm1,
@@ -34,6 +35,7 @@ REFERENCES: dict[str, Callable[[mpmath.mpf], mpmath.mpf]] = {
     "log1p": mpmath.log1p,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "sin": mpmath.sin,
     "tanh": mpmath.tanh,
 }
 

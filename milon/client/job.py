@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -32,6 +33,10 @@ class Job:
         train: Any,
         evaluation: Any,
         name: str = "job",
+        schedule: Callable[[Any], Any] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
         **terms: Unpack[TermChoices],
     ) -> None:
         """Raises `JobError` for what can be seen to be wrong without computing.
@@ -39,7 +44,11 @@ class Job:
         `model`: a torch.nn.Module. `loss`: of (prediction, target), the mean over the batch, a scalar; for instance
         torch.nn.functional.cross_entropy. `optimizer`: makes a torch.optim optimizer from the parameters. `train` and
         `evaluation`: tensors or NumPy arrays of rows, the inputs first and the target last; or the path of an .npz file
-        whose columns are in that order. The terms are those of `milon.client.terms.TermChoices`.
+        whose columns are in that order. `schedule`: the factor on every learning rate, from a scalar tensor with the
+        number of steps before this one; see `milon.client.schedules`. `clip_norm`, `clip_value`: bounds of the
+        gradient, of its norm over all parameters and of each element. `accumulate`: into how many micro-batches a
+        step's batch is cut, to save memory; their gradients are added. The terms are those of
+        `milon.client.terms.TermChoices`.
         """
         if not callable(model) or not hasattr(model, "state_dict"):
             raise JobError(f"model is a {type(model).__name__}; it must be a torch.nn.Module, made, not its class.")
@@ -54,7 +63,12 @@ class Job:
             )
         if not is_showable(name):
             raise JobError(f"a job's name has 1 to {NAME_CHARACTERS_MAX} printable characters.")
+        _verify_recipe(schedule, {"clip_norm": clip_norm, "clip_value": clip_value}, accumulate)
         verify_choices(terms)
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
+        self.accumulate = accumulate
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -62,6 +76,16 @@ class Job:
         self.evaluation = evaluation
         self.name = name
         self.choices: Mapping[str, Any] = dict(terms)
+
+
+def _verify_recipe(schedule: object, bounds: Mapping[str, object], accumulate: object) -> None:
+    if schedule is not None and not callable(schedule):
+        raise JobError(f"schedule is a {type(schedule).__name__}; it must be a function of the step, a scalar tensor.")
+    for name, bound in bounds.items():
+        if bound is not None and not (isinstance(bound, (int, float)) and 0 < bound < math.inf):
+            raise JobError(f"{name} is {bound!r}; it must be a number above 0.")
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise JobError(f"accumulate is {accumulate!r}; it must be a whole number of micro-batches, at least 1.")
 
 
 class _UserFile:

@@ -62,6 +62,7 @@ def prepare(
     `JobError` or `Rejected` with what is wrong: the terms, the data, or a model that cannot be captured.
     """
     from milon.gpu import work_data  # torch is loaded where it is needed, so that `milon.Job` itself stays light
+    from milon.gpu.recipe import Recipe
     from milon.gpu.work_capture import capture_job
 
     terms, reward = compute_terms({**job.choices, **(overrides or {})})
@@ -75,7 +76,8 @@ def prepare(
     report(_describe_rows("evaluation data", rows, evaluation_files))
     sizes = compute_evaluation_batches(rows, terms.batch_size)
     report("capturing the model, its loss and its optimizer")
-    captured = capture_job(job.model, job.loss, job.optimizer, train_columns, terms.batch_size, sizes, folder)
+    recipe = Recipe(job.schedule, job.clip_norm, job.clip_value, job.accumulate)
+    captured = capture_job(job.model, job.loss, job.optimizer, train_columns, terms.batch_size, sizes, folder, recipe)
     report(captured.description)
     spec = JobSpec(
         name=job.name,

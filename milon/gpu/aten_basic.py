@@ -21,7 +21,8 @@ def _rename(aten: str, operation: str) -> None:
     register(BASIC, aten)(rewrite)
 
 
-for _aten in ("neg", "abs", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid"):
+for _aten in ("neg", "abs", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "tanh", "erf", "sigmoid", "sin",
+              "cos"):  # fmt: skip
     _rename(_aten, _aten)
 _rename("logical_not", "not")
 
@@ -111,6 +112,26 @@ def _pow(walk: Walk, base: Any, exponent: Any) -> Value:
     if exponent == -1:
         return _binary(walk, "div", 1.0, base)
     return _binary(walk, "pow", base, exponent)
+
+
+@register(BASIC, "floor", "ceil", "trunc", "round.default")
+def _whole(walk: Walk, value: Value) -> Value:
+    """From 2^23 on every number is whole; below, the way over int64 is exact. A zero result keeps the sign."""
+    builder, name = walk.builder, walk.name
+    number = walk.number(value, DType.FLOAT32)
+    one, zero = walk.number(1.0), walk.number(0.0)
+    cut = builder.cast(builder.cast(number, DType.INT64), DType.FLOAT32)
+    if name == "floor":
+        cut = builder.node("where", builder.node("gt", cut, number), builder.node("sub", cut, one), cut)
+    elif name == "ceil":
+        cut = builder.node("where", builder.node("lt", cut, number), builder.node("add", cut, one), cut)
+    elif name == "round":
+        size, big = builder.node("abs", number), walk.number(float(1 << 23))
+        cut = builder.node("sub", builder.node("add", size, big), big)
+        cut = builder.node("where", builder.node("lt", number, zero), builder.node("neg", cut), cut)
+    signed = builder.node("where", builder.node("eq", cut, zero), builder.node("mul", number, zero), cut)
+    small = builder.node("lt", builder.node("abs", number), walk.number(float(1 << 23)))
+    return walk.node("where", small, signed, number)
 
 
 @register(BASIC, "square")

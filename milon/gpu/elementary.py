@@ -17,6 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from milon.gpu.angles import compute_cos, compute_sin
+
 LOG2_HIGH = float.fromhex("0x1.62e42fefa3800p-1")  # log 2 in 42 bits: its product with an exponent is exact
 LOG2_LOW = float.fromhex("0x1.ef35793c76730p-45")  # the rest of log 2
 LOG2_INVERSE = float.fromhex("0x1.71547652b82fep+0")  # 1 / log 2
@@ -160,6 +162,7 @@ def _rsqrt(x: Tensor) -> Tensor:
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cos": compute_cos,
     "erf": _erf,
     "exp": _exp,
     "expm1": _expm1,
@@ -167,6 +170,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log1p": _log1p,
     "rsqrt": _rsqrt,
     "sigmoid": _sigmoid,
+    "sin": compute_sin,
     "tanh": _tanh,
 }
 

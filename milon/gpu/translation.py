@@ -85,6 +85,7 @@ class Walk:
     def __init__(self, builder: Builder, rewrites: Rewrites) -> None:
         self.builder = builder
         self.result: Tensor | None = None  # what the trace found the current node to give: its shape and type
+        self.name = ""  # of the current operation, without its overload
         self._rewrites = rewrites
 
     def run(self, graph: fx.GraphModule, inputs: list[int]) -> list[int]:
@@ -114,6 +115,7 @@ class Walk:
         if rewrite is None or node.target.namespace != "aten":
             raise unsupported(full)
         value = node.meta.get("val")
+        self.name = short
         self.result = value if isinstance(value, Tensor) else None
         try:
             built = rewrite(self, *arguments, **named)

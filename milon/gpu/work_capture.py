@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from milon.base.codec import encode
 from milon.gpu.capture import capture
 from milon.gpu.checkpoint import to_bytes
+from milon.gpu.recipe import Recipe
 from milon.gpu.train import read_state
 from milon.gpu.work_library import layout_of, write_blob
 from milon.pol.program import Budget, verify_program
@@ -37,6 +38,7 @@ def capture_job(
     batch_size: int,
     evaluation_batch_sizes: Sequence[int],
     folder: Path,
+    recipe: Recipe | None = None,
 ) -> CapturedFiles:
     """Capture the job and write its programs and first state into `folder`; `columns` are its training rows.
 
@@ -44,7 +46,7 @@ def capture_job(
     """
     rows = len(columns[0])
     example = tuple(column[[row % rows for row in range(batch_size)]] for column in columns)
-    captured = capture(model, loss, optimizer, example, tuple(evaluation_batch_sizes))
+    captured = capture(model, loss, optimizer, example, tuple(evaluation_batch_sizes), recipe=recipe)
     cost = verify_program(captured.train, Budget())
     raw = to_bytes(captured.state)
     read_state(raw, layout_of(captured.train))

@@ -15,6 +15,7 @@ from milon.gpu.elementary import CORRECTIONS, FUNCTIONS, evaluate, power, square
 from tests.gpu.numeric_reference import round_to_binary32
 
 TRUE = {
+    "cos": mpmath.cos,
     "erf": mpmath.erf,
     "exp": mpmath.exp,
     "expm1": mpmath.expm1,
@@ -22,6 +23,7 @@ TRUE = {
     "log1p": mpmath.log1p,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "sin": mpmath.sin,
     "tanh": mpmath.tanh,
 }
 LEAST = {"log": 0.0, "log1p": -1.0, "rsqrt": 0.0}  # the open end of the domain
@@ -81,6 +83,7 @@ def test_square_roots_are_those_of_the_standard() -> None:
 
 
 SPECIALS = {
+    "cos": (torch.nan, torch.nan, 1.0),
     "erf": (-1.0, 1.0, -0.0),
     "exp": (0.0, torch.inf, 1.0),
     "expm1": (-1.0, torch.inf, -0.0),
@@ -88,6 +91,7 @@ SPECIALS = {
     "log1p": (torch.nan, torch.inf, -0.0),
     "rsqrt": (torch.nan, 0.0, -torch.inf),
     "sigmoid": (0.0, 1.0, 0.5),
+    "sin": (torch.nan, torch.nan, -0.0),
     "tanh": (-1.0, 1.0, -0.0),
 }
 

@@ -15,6 +15,7 @@ ENTRY_POINTS = {
     "milon.state.memory_store": "the twin of the store, for tests and simulations",
     "milon.p2p.memory_transport": "the twin of the transport, for tests and simulations",
     "milon.client.attack": "users: the attack lab",
+    "milon.client.schedules": "users: schedules of learning rates",
 }
 
 
