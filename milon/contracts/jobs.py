@@ -114,7 +114,8 @@ def apply_hold_job(draft: Draft, sender: AccountId, action: HoldJob, height: Hei
 def apply_enrol(draft: Draft, sender: AccountId, action: Enrol) -> None:
     """Add a trainer, or one back that missed a round: it must have the bond and not have lied to this job.
 
-    Once a round at most, since each time writes the whole record.
+    Once a round at most, since each time writes the whole record. Who comes back may name twice what it was last held
+    to: a word that proved false is not taken anew.
     """
     record = load_job(draft, action.job)
     is_open = record.status in (JobStatus.ENROLLING, JobStatus.RUNNING)
@@ -126,8 +127,9 @@ def apply_enrol(draft: Draft, sender: AccountId, action: Enrol) -> None:
     require(known is None or not known.is_active, Reason.DUPLICATE, "this trainer is enrolled")
     require(known is not None or len(record.trainers) < TRAINERS_MAX, Reason.FULL, f"{TRAINERS_MAX} trainers enrolled")
     delivered = known.delivered if known else Count(0)
+    capacity = min(action.capacity, 2 * known.capacity) if known else action.capacity
     others = [entry for entry in record.trainers if entry.account != sender]
-    trainers = sorted([*others, Trainer(sender, action.capacity, True, delivered)], key=lambda entry: entry.account)
+    trainers = sorted([*others, Trainer(sender, Count(capacity), True, delivered)], key=lambda entry: entry.account)
     draft.store(job_key(action.job), replace(record, trainers=tuple(trainers)))
 
 

@@ -5,6 +5,7 @@ SEED --beacon--> TRAIN --claims in (or deadline) and settled--> AGGREGATE --powe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from milon.base.codec import encode
@@ -38,7 +39,7 @@ from milon.contracts.records import (
     power_of,
 )
 from milon.contracts.rewards import pay_round
-from milon.pol.assignment import assign_segments
+from milon.pol.assignment import assign_segments, bound_capacities, compute_delivered_capacity
 from milon.pol.batches import compute_round_seed
 from milon.pol.verdict import RoundOutcome
 from milon.state.ledger import Draft
@@ -86,7 +87,9 @@ def _choose_trainers(draft: Draft, record: Job) -> tuple[Trainer, ...]:
 
 def _start_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
     terms = record.spec.terms
-    capacities = [(trainer.account, int(trainer.capacity)) for trainer in _choose_trainers(draft, record)]
+    capacities = bound_capacities(
+        [(trainer.account, int(trainer.capacity)) for trainer in _choose_trainers(draft, record)]
+    )
     if len(capacities) < terms.trainers_min:
         waiting = replace(record, status=JobStatus.ENROLLING, since_height=moment.height)
         draft.store(job_key(job), waiting)
@@ -104,7 +107,11 @@ def _start_round(draft: Draft, job: JobId, record: Job, moment: Moment) -> None:
         payments=(),
     )
     draft.store(open_round_key(job), opened)
-    draft.store(job_key(job), replace(record, since_height=moment.height))
+    bounded = dict(capacities)
+    trainers = tuple(
+        replace(trainer, capacity=Count(bounded.get(trainer.account, trainer.capacity))) for trainer in record.trainers
+    )
+    draft.store(job_key(job), replace(record, since_height=moment.height, trainers=trainers))
 
 
 def _load_round(draft: Draft, job: JobId) -> OpenRound:
@@ -140,7 +147,7 @@ def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Momen
     is_over = len(opened.claimed) == len(opened.assignments) or moment.tick >= opened.deadline
     if not is_over or any(claim.status not in SETTLED for claim in claims):
         return None
-    record = _retire_absent(draft, job, opened)
+    record = _retire_absent(draft, job, opened, claims)
     if not any(claim.status is ClaimStatus.ACCEPTED for claim in claims):
         void = _void_outcome(record, "no claim was accepted")
         return _close_round(draft, job, record, opened, void, moment)
@@ -149,15 +156,21 @@ def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Momen
     return None
 
 
-def _retire_absent(draft: Draft, job: JobId, opened: OpenRound) -> Job:
-    """Trainers without a claim get no segments until they enrol again."""
+def _retire_absent(draft: Draft, job: JobId, opened: OpenRound, claims: Sequence[ClaimRecord]) -> Job:
+    """Hold trainers to what they delivered: less of the next round for who claimed less than it was given; and who has
+    no claim, or one that came to nothing, gets no segments until it enrols again."""
     record = load_job(draft, job)
-    assigned = [entry.trainer for entry in opened.assignments]
-    absent = [account for account in assigned if account not in opened.claimed]
-    trainers = tuple(
-        replace(trainer, is_active=trainer.is_active and trainer.account not in absent) for trainer in record.trainers
-    )
-    record = replace(record, trainers=trainers)
+    assigned = {entry.trainer: int(entry.count) for entry in opened.assignments}
+    delivered = {claim.trainer: int(claim.count) for claim in claims if claim.status is ClaimStatus.ACCEPTED}
+
+    def weigh(trainer: Trainer) -> Trainer:
+        if trainer.account not in assigned:
+            return trainer
+        done = delivered.get(trainer.account, 0)
+        capacity = Count(compute_delivered_capacity(trainer.capacity, assigned[trainer.account], done))
+        return replace(trainer, is_active=trainer.is_active and done > 0, capacity=capacity)
+
+    record = replace(record, trainers=tuple(weigh(trainer) for trainer in record.trainers))
     draft.store(job_key(job), record)
     return record
 

@@ -20,6 +20,26 @@ class Assignment:
     count: Count  # how many
 
 
+RATIO_MAX = 8  # between a trainer's capacity and the median: what a good machine does beside common ones
+
+
+def bound_capacities(capacities: Sequence[tuple[AccountId, int]]) -> tuple[tuple[AccountId, int], ...]:
+    """The capacities, none more than `RATIO_MAX` times the lower median: they are the trainers' own words.
+
+    Whoever names a number that nobody else comes near gets no more of a round than a good machine would.
+    """
+    if not capacities:
+        return ()
+    ranked = sorted(capacity for _, capacity in capacities)
+    most = RATIO_MAX * ranked[(len(ranked) - 1) // 2]
+    return tuple((account, min(capacity, most)) for account, capacity in capacities)
+
+
+def compute_delivered_capacity(capacity: int, assigned: int, delivered: int) -> int:
+    """What a trainer's word is worth after a round: its share of what it was given; a quarter where that is nothing."""
+    return max(1, capacity * delivered // assigned if delivered else capacity // 4)
+
+
 def assign_segments(segments: int, capacities: Sequence[tuple[AccountId, int]]) -> tuple[Assignment, ...]:
     """Hand out `segments` in proportion to capacity (segments per hour, each at least 1).
 

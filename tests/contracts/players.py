@@ -84,6 +84,7 @@ class Player:
     is_trainer: bool = True  # enrols and trains
     is_here: bool = True  # does anything at all
     lies: frozenset[int] = frozenset()  # segments it trains wrongly
+    capacity: int = 10  # that it names
     claims: int | None = None  # segments it claims; None: all
     skips: tuple[type, ...] = ()  # duties it does not do
     is_withholding: bool = False  # gives its records to nobody
@@ -136,7 +137,7 @@ class World:
             case HoldDuty():
                 return HoldJob(duty.job, "")
             case EnrolDuty():
-                return Enrol(duty.job, Count(10))
+                return Enrol(duty.job, Count(player.capacity))
             case TrainDuty():
                 return self._train(player, duty)
             case AttestDuty():

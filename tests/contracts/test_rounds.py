@@ -112,6 +112,39 @@ def test_a_trainer_without_a_claim_is_retired_and_may_enrol_again() -> None:
     assert [len(entry.claims) for entry in closed] == [3, 3, 4, 4]
 
 
+def test_a_false_capacity_takes_one_round_and_no_second() -> None:
+    """It names a billion and claims one segment of what that gives it; then it is held to that."""
+    world = make_world(p0={"capacity": 1_000_000_000, "claims": 1})
+    job = start_job(world, rounds=Count(3), segments_per_round=Count(44))
+    liar = player_of(world, 0).key.account
+
+    def shares(round_number: int) -> dict[bool, list[int]]:
+        world.run(job, lambda record: record.next_round == round_number and record.status is JobStatus.RUNNING)
+        found: dict[bool, list[int]] = {True: [], False: []}
+        for entry in world.chain.round(job).assignments:
+            found[entry.trainer == liar].append(int(entry.count))
+        return found
+
+    assert shares(0) == {True: [32], False: [4, 4, 4]}
+    assert shares(1)[True][0] <= min(shares(1)[False])
+
+
+def test_whose_claim_comes_to_nothing_must_enrol_again_for_less() -> None:
+    world = make_world(p0={"skips": (OpenDuty,)})
+    job = start_job(world, rounds=Count(3), trainers_min=Count(2))
+    keeper = player_of(world, 0)
+    world.run(job, lambda record: record.status is JobStatus.RUNNING)
+    keeper.skips = (OpenDuty, EnrolDuty)
+    world.run(job, lambda record: record.next_round == 1)
+    assert keeper.key.account not in [entry.trainer for entry in world.chain.round(job).assignments]
+    trainer = next(entry for entry in world.chain.job(job).trainers if entry.account == keeper.key.account)
+    assert not trainer.is_active and trainer.capacity == max(1, keeper.capacity // 4)
+    keeper.skips = ()
+    world.run(job, lambda record: record.next_round == 2)
+    trainer = next(entry for entry in world.chain.job(job).trainers if entry.account == keeper.key.account)
+    assert trainer.is_active and trainer.capacity == 2 * max(1, keeper.capacity // 4)
+
+
 def test_too_few_trainers_put_the_job_back_to_enrolling_and_it_goes_on_when_they_return() -> None:
     world = make_world(p0={"is_trainer": False})
     job = start_job(world)

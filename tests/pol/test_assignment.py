@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milon.base.ids import AccountId
-from milon.pol.assignment import assign_segments
+from milon.pol.assignment import RATIO_MAX, assign_segments, bound_capacities, compute_delivered_capacity
 
 CAPACITIES = st.lists(st.integers(1, 10_000), min_size=1, max_size=12)
 
@@ -63,3 +63,25 @@ def test_the_slowest_still_gets_one_from_the_fastest() -> None:
 def test_nothing_to_hand_out() -> None:
     assert assign_segments(0, _trainers([1])) == ()
     assert assign_segments(5, []) == ()
+
+
+def test_a_capacity_nobody_comes_near_is_bounded_by_the_median() -> None:
+    bounded = bound_capacities(_trainers([1_000_000_000, 100, 90, 110]))
+    assert [capacity for _, capacity in bounded] == [100 * RATIO_MAX, 100, 90, 110]
+    assert bound_capacities(_trainers([5])) == ((_account(0), 5),)
+    assert bound_capacities(()) == ()
+
+
+@given(honest=st.lists(st.integers(50, 100), min_size=2, max_size=8))
+def test_a_minority_of_lies_moves_no_honest_capacity(honest: list[int]) -> None:
+    lies = [1_000_000_000] * (len(honest) - 1)
+    bounded = [capacity for _, capacity in bound_capacities(_trainers(honest + lies))]
+    assert bounded[: len(honest)] == honest
+    assert max(bounded) <= RATIO_MAX * 100
+
+
+def test_capacity_follows_what_was_delivered() -> None:
+    assert compute_delivered_capacity(800, 16, 16) == 800
+    assert compute_delivered_capacity(800, 16, 4) == 200
+    assert compute_delivered_capacity(3, 16, 1) == 1
+    assert compute_delivered_capacity(800, 16, 0) == 200
