@@ -157,6 +157,8 @@ def _job_duties(ledger: Ledger, role: Role, job: JobId) -> Iterator[Duty]:
 def _may_enrol(ledger: Ledger, record: Job, account: AccountId) -> bool:
     if any(trainer.account == account and trainer.is_active for trainer in record.trainers):
         return False
+    if not record.spec.terms.segment_price and account not in record.spec.terms.trainers:
+        return False  # who pays nothing may have those who agreed to it, and not everybody's machines
     return not find_enrolment_problem(record, account, load_account(ledger, account).bonded)
 
 

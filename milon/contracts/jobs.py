@@ -30,6 +30,8 @@ CAPACITY_MAX = 1_000_000_000  # segments per hour; products with segment counts 
 PENDING_BLOCKS_MAX = 5_000  # then a job nobody holds goes back
 ENROLLING_BLOCKS_MAX = 20_000  # then a job nobody trains goes back
 
+_WAITING = (JobStatus.PENDING, JobStatus.ENROLLING)
+
 
 def load_job(ledger: Ledger | Draft, job: JobId) -> Job:
     """The job; `Rejected(UNKNOWN)` where there is none."""
@@ -46,15 +48,19 @@ def load_open_jobs(ledger: Ledger | Draft) -> tuple[JobId, ...]:
 
 
 def apply_submit_job(draft: Draft, sender: AccountId, action: SubmitJob, job: JobId, height: Height) -> None:
-    """Open a job and lock its reward, which must cover the most the job can cost."""
+    """Open a job and lock its reward, which must cover the most the job can cost.
+
+    Where all places are taken, one that has not begun and locks less gives way: else 64 jobs that cost their fee alone
+    would keep everybody out for hours.
+    """
     spec = action.spec
     verify_spec(spec)
     cost = compute_cost_max(spec.terms)
     require(action.reward >= cost, Reason.INSUFFICIENT_FUNDS, f"the job may cost {cost}, the reward is {action.reward}")
-    open_jobs = load_open_jobs(draft)
-    require(len(open_jobs) < OPEN_JOBS_MAX, Reason.FULL, f"{OPEN_JOBS_MAX} jobs are open; submit again later")
     debit(draft, sender, action.reward)
-    draft.store(OPEN_JOBS_KEY, JobIndex((*open_jobs, job)))
+    if len(load_open_jobs(draft)) >= OPEN_JOBS_MAX:
+        _make_room(draft, action.reward, height)
+    draft.store(OPEN_JOBS_KEY, JobIndex((*load_open_jobs(draft), job)))
     record = Job(
         submitter=sender,
         spec=spec,
@@ -72,6 +78,17 @@ def apply_submit_job(draft: Draft, sender: AccountId, action: SubmitJob, job: Jo
         state=spec.initial_state,
     )
     draft.store(job_key(job), record)
+
+
+def _make_room(draft: Draft, reward: Amount, height: Height) -> None:
+    """End the job that locks least among those without a round yet, the newest of equals; `Rejected(FULL)` where none
+    locks less than `reward`."""
+    waiting = [(job, load_job(draft, job)) for job in reversed(load_open_jobs(draft))]
+    waiting = [(job, record) for job, record in waiting if record.status in _WAITING and record.next_round == 0]
+    job, record = min(waiting, key=lambda entry: entry[1].escrow, default=(None, None))
+    if job is None or record is None or record.escrow >= reward:
+        raise Rejected(Reason.FULL, f"{OPEN_JOBS_MAX} jobs are open; submit again later, or with a larger reward")
+    end_job(draft, job, record, JobStatus.REJECTED, "gave way to a job with a larger reward", height)
 
 
 def end_job(draft: Draft, job: JobId, record: Job, status: JobStatus, problem: str, height: Height) -> int:

@@ -19,7 +19,7 @@ from milon.contracts.duties import (
     name_duty,
     steps_of,
 )
-from milon.contracts.records import ClaimStatus, Phase
+from milon.contracts.records import ClaimStatus, JobStatus, Phase
 from milon.pol.verdict import Verdict
 from tests.contracts.helpers import account_id, make_spec
 from tests.contracts.players import World, make_world, player_of, reach_claims, reach_phase, start_job
@@ -154,6 +154,14 @@ def test_a_job_for_named_trainers_asks_nobody_else_to_enrol() -> None:
     world.step()
     assert kinds(duties_of(world, 0)) == []
     assert kinds(duties_of(world, 1)) == [EnrolDuty]
+
+
+def test_a_job_that_pays_nothing_asks_only_those_it_names() -> None:
+    for trainers, asked in (((), False), (tuple(player.account for player in make_world().chain.keys), True)):
+        world = skipping(EnrolDuty)
+        job = start_job(world, segment_price=Amount(0), replay_price=Amount(0), trainers=trainers)
+        world.run(job, lambda record: record.status is JobStatus.ENROLLING)
+        assert (EnrolDuty in kinds(duties_of(world, 0))) is asked
 
 
 def test_what_others_wait_for_comes_first() -> None:

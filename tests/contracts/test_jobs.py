@@ -80,6 +80,33 @@ def test_only_so_many_jobs_are_open() -> None:
     assert len(load_open_jobs(chain.ledger)) == OPEN_JOBS_MAX
 
 
+def test_a_job_that_locks_more_takes_the_place_of_one_that_waits() -> None:
+    chain = Chain()
+    spec = make_spec(segment_price=Amount(0), replay_price=Amount(0))
+    chain.do(*[(chain.others[0], SubmitJob(spec, Amount(3)))] * OPEN_JOBS_MAX)
+    first, newest = load_open_jobs(chain.ledger)[0], load_open_jobs(chain.ledger)[-1]
+    before = chain.account(chain.others[0]).balance
+    assert_refused(chain, chain.others[0], SubmitJob(spec, Amount(3)), Reason.FULL)
+    job = chain.submit(chain.others[0], make_spec())
+    assert chain.job(job).status is JobStatus.PENDING
+    assert chain.job(newest).status is JobStatus.REJECTED
+    assert chain.job(first).status is JobStatus.PENDING
+    assert len(load_open_jobs(chain.ledger)) == OPEN_JOBS_MAX
+    assert chain.account(chain.others[0]).balance == before + 3 - chain.job(job).escrow - 1  # and the fee
+
+
+def test_a_job_that_runs_gives_way_to_nobody() -> None:
+    world = make_world()
+    job = start_job(world)
+    world.run(job, lambda record: record.status is JobStatus.RUNNING)
+    chain, spec = world.chain, make_spec(segment_price=Amount(0), replay_price=Amount(0))
+    chain.do(*[(chain.others[0], SubmitJob(spec, Amount(0)))] * (OPEN_JOBS_MAX - 1))
+    for _ in range(OPEN_JOBS_MAX - 1):
+        chain.submit(chain.others[0], make_spec(), int(chain.job(job).escrow) + 1)
+    assert chain.job(job).next_round > 0
+    assert job in load_open_jobs(chain.ledger)
+
+
 def test_a_quorum_that_holds_a_job_opens_it() -> None:
     chain = Chain()
     job = chain.submit(chain.others[0], make_spec())
