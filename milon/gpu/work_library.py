@@ -18,11 +18,10 @@ from milon.gpu.checkpoint import MODEL_PREFIX, STATE_MAX_BYTES, state_digest
 from milon.gpu.interpreter import Plan, load
 from milon.gpu.operations import TORCH_DTYPES
 from milon.gpu.rows import DATASET_BYTES_MAX, Dataset, parse_manifest, read_dataset
-from milon.pol.program import InputRole, OutputRole, Program, ProgramKind
+from milon.pol.program import PROGRAM_BYTES_MAX, InputRole, OutputRole, Program, ProgramKind
 from milon.pol.shapes import DType
 from milon.pol.work import BlobFile
 
-PROGRAM_BYTES_MAX = 64 << 20  # the largest tables of constants, and nodes far beyond any budget
 PROGRAMS_KEPT = 16  # the programs of four jobs
 DATASETS_KEPT = 8  # training and evaluation rows of four jobs
 

@@ -21,6 +21,7 @@ NUMERICS = "exact/1"  # the rules N1 to N7 and the table of operations, as docs/
 MAGNITUDE_BITS = (13, 21)  # M of rule N4: 13 for int8 kernels, 21 for binary64 kernels
 VALUES_MAX = 1 << 16  # a transformer of 48 layers captures to fewer than 40,000 nodes
 CONSTANT_MAX_BYTES = 1 << 20  # tables of positions and masks; weights are state, not constants
+PROGRAM_BYTES_MAX = 64 << 20  # the largest tables of constants, and nodes far beyond any budget
 NAME_MAX = 256  # characters of the longest parameter names in use, doubled
 WHOLE_BUDGET_BYTES = 16 << 30  # memory of the smallest machine that takes part in ordinary jobs
 WHOLE_BUDGET_OPERATIONS = 1 << 50  # an hour of one accelerator

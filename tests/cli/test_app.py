@@ -15,6 +15,7 @@ COMMANDS = (
     ("keys", "generate"), ("keys", "show"), ("keys", "list"), ("genesis", "create"), ("genesis", "show"),
     ("genesis", "hash"), ("testnet", "up"), ("testnet", "down"), ("testnet", "status"), ("testnet", "logs"),
     ("testnet", "files"), ("job", "list"), ("job", "show"), ("job", "watch"), ("block", "show"), ("model", "pull"),
+    ("program", "build"), ("program", "show"),
     ("account", "show"), ("account", "transfer"), ("account", "bond"), ("account", "unbond"), ("account", "withdraw"),
 )  # fmt: skip
 

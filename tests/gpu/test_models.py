@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases import CASES, Case, capture_case, make_batch, make_model
+from bench.golden import compute_digest, read_vectors, unpack
 from milon.gpu.interpreter import load
 from milon.gpu.philox import draw_uniform
 from milon.gpu.randomness import drawing
 from milon.pol.program import StepKey
-from tests.gpu.golden import compute_digest, read_vectors, unpack
 
 STEPS = 3
 

@@ -1,6 +1,6 @@
 """Golden vectors of whole models: programs as captured once, and the digest of the state after a few of their steps.
 
-    python -m tests.gpu.golden            writes tests/vectors/models.json anew; a change of a bit there needs a reason
+    python -m bench.golden                writes tests/vectors/models.json anew; a change of a bit there needs a reason
 
 Programs are kept, because another version of torch may trace another one; states and batches are made of rule N5's
 numbers, so that nothing depends on how torch draws.
@@ -24,12 +24,12 @@ from milon.gpu.philox import draw_uniform
 from milon.pol.program import Input, InputRole, Program, StepKey
 from milon.pol.shapes import DType
 
-VECTORS = Path(__file__).parents[1] / "vectors" / "models.json"
+VECTORS = Path(__file__).parents[1] / "tests" / "vectors" / "models.json"
 STEPS = 3
 LEAST_CLASSES = 4  # of any case: whole numbers of a batch stay below
 
 
-def _make_tensor(entry: Input, number: int) -> Tensor:
+def make_tensor(entry: Input, number: int) -> Tensor:
     """Weights about zero, everything that must not be negative from 0 to 1/2; whole numbers 0, 1, 2 or 3."""
     uniform = draw_uniform(StepKey(bytes(32), number, 0, 0), 0, entry.shape, torch.device("cpu"))
     if entry.dtype is DType.INT64:
@@ -44,7 +44,7 @@ def _make_tensor(entry: Input, number: int) -> Tensor:
 def compute_digest(program: Program) -> str:
     """Digest of the last state, all losses and all gradients of a few steps of a training program."""
     plan = load(program)
-    made = {number: _make_tensor(entry, number) for number, entry in enumerate(program.inputs)}
+    made = {number: make_tensor(entry, number) for number, entry in enumerate(program.inputs)}
     state = {entry.name: made[n] for n, entry in enumerate(program.inputs) if entry.role is InputRole.STATE}
     batch = [made[number] for number, entry in enumerate(program.inputs) if entry.role is InputRole.BATCH]
     seen: dict[str, Tensor] = {}
