@@ -16,6 +16,7 @@ from milon.pol.shapes import (
 from milon.pol.table import (
     OPERANDS_MAX,
     SLOW_FUNCTION,
+    SLOW_SCRATCH_BYTES,
     Attributes,
     Check,
     Operands,
@@ -35,7 +36,7 @@ def _register_elementwise() -> None:
     def unary(dtypes: tuple[DType, ...], cost: int) -> Check:
         def check(operands: Operands, attributes: Attributes) -> Outcome:
             verify_dtype(operands[0], *dtypes)
-            scratch = 64 * operands[0].elements if cost == SLOW_FUNCTION else 0
+            scratch = SLOW_SCRATCH_BYTES * operands[0].elements if cost == SLOW_FUNCTION else 0
             return simple_outcome(operands[0].dtype, operands[0].shape, cost, scratch)
 
         return check
@@ -45,7 +46,7 @@ def _register_elementwise() -> None:
             verify_same_dtype(operands)
             verify_dtype(operands[0], *dtypes)
             shape = compute_broadcast(operands[0].shape, operands[1].shape)
-            scratch = 64 * compute_product(shape) if cost >= SLOW_FUNCTION else 0
+            scratch = SLOW_SCRATCH_BYTES * compute_product(shape) if cost >= SLOW_FUNCTION else 0
             return simple_outcome(result or operands[0].dtype, shape, cost, scratch)
 
         return check
@@ -83,7 +84,7 @@ def check_where(operands: Operands, attributes: Attributes) -> Outcome:
 def check_cast(operands: Operands, attributes: Attributes) -> Outcome:
     """Attribute: the wanted type. Integer to float rounds once; float to integer truncates, saturates, NaN gives 0."""
     require(0 <= attributes[0][0] < len(DTYPES), Reason.OUT_OF_RANGE, f"element type {attributes[0][0]}")
-    return simple_outcome(DTYPES[attributes[0][0]], operands[0].shape)
+    return simple_outcome(DTYPES[attributes[0][0]], operands[0].shape, scratch=16 * operands[0].elements)
 
 
 @enter(ELEMENTWISE, "sum", "N3", 1, (-1, 1))
@@ -110,7 +111,7 @@ def check_argmax(operands: Operands, attributes: Attributes) -> Outcome:
     """Attributes: the axis, whether it stays. The lowest index of the greatest element; NaN is greatest."""
     verify_dtype(operands[0], DType.FLOAT32, DType.INT64)
     shape = compute_reduced(operands[0].shape, attributes[0], read_flag(attributes[1][0]))
-    return Outcome(TensorType(DType.INT64, shape), operands[0].elements, operands[0].elements)
+    return Outcome(TensorType(DType.INT64, shape), operands[0].elements, 16 * operands[0].elements)
 
 
 @enter(ELEMENTWISE, "reshape", "moves", 1, (-1,))
@@ -172,7 +173,8 @@ def check_concatenate(operands: Operands, attributes: Attributes) -> Outcome:
 @enter(ELEMENTWISE, "iota", "moves", 0, (1,))
 def check_iota(operands: Operands, attributes: Attributes) -> Outcome:
     """Attribute: how many. The integers from 0 on."""
-    return simple_outcome(DType.INT64, (attributes[0][0],))
+    found = simple_outcome(DType.INT64, (attributes[0][0],))
+    return Outcome(found.type, found.operations, 0, found.type.size_bytes)
 
 
 @enter(ELEMENTWISE, "gather", "moves", 2, (1,))
@@ -204,4 +206,4 @@ def check_scatter_sum(operands: Operands, attributes: Attributes) -> Outcome:
     shape = (*values.shape[:axis], size, *values.shape[axis + 1 :])
     verify_shape(shape)
     result = TensorType(DType.FLOAT32, shape)
-    return Outcome(result, 6 * values.elements + result.elements, 24 * values.elements + 24 * result.elements)
+    return Outcome(result, 6 * values.elements + result.elements, 56 * values.elements + 56 * result.elements)

@@ -19,6 +19,7 @@ class Outcome:
     type: TensorType  # of its one result
     operations: int  # elementary arithmetic steps, for the budget
     scratch_bytes: int  # held only while it runs, an upper estimate
+    kept_bytes: int = 0  # tables made when the program is loaded and held as long as it is, an upper estimate
 
 
 Check = Callable[[Operands, Attributes], Outcome]
@@ -36,6 +37,7 @@ class Operation:
 
 OPERANDS_MAX = 1024  # a concatenation of one tensor per layer of the deepest model
 SLOW_FUNCTION = 60  # binary64 steps of an elementary function, about
+SLOW_SCRATCH_BYTES = 160  # an element, while it runs: sine and cosine held 153 when measured, the others less
 
 
 def enter(

@@ -11,6 +11,7 @@ import pytest
 
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
+from milon.pol.operations import check_call
 from milon.pol.program import (
     NUMERICS,
     Budget,
@@ -193,3 +194,41 @@ def test_every_operation_states_its_rule() -> None:
     rules = dict(describe_operations())
     assert rules["sum"] == "N3" and rules["matmul"] == "N4" and rules["exp"] == "N2" and rules["add"] == "N1"
     assert set(rules.values()) == {"N1", "N2", "N3", "N4", "moves"}
+
+
+def test_tables_made_at_loading_count_as_long_as_the_program_is_loaded() -> None:
+    """A thousand sequences of which one at a time is in use: each is made ahead, so each counts."""
+    nodes = tuple(Node("iota", (), ((1000 + place,),)) for place in range(1000))
+    last = Node("cast", (1000,), ((0,),))
+    program = Program(
+        ProgramKind.PREDICT,
+        NUMERICS,
+        21,
+        (Input("batch.0", InputRole.BATCH, FLOAT, (1,)),),
+        (),
+        (*nodes, last),
+        (Output(OutputRole.PREDICTION, "", 1001),),
+    )
+    assert verify_program(program, Budget()).memory_bytes > 8 * 1000 * 1000
+    assert refusal(program, Budget(1 << 20, 1 << 40)).reason is Reason.OVER_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("operation", "dtypes", "attributes", "held"),
+    [
+        ("sin", "f", (), 144),
+        ("cos", "f", (), 144),
+        ("log1p", "f", (), 112),
+        ("pow", "ff", (), 113),
+        ("argmax", "f", ((0,), (0,)), 8),
+        ("cast", "f", ((1,),), 18),
+        ("scatter_sum", "fi", ((0,), (1 << 20,)), 107),
+    ],
+)
+def test_scratch_is_no_less_than_what_was_measured(
+    operation: str, dtypes: str, attributes: tuple[tuple[int, ...], ...], held: int
+) -> None:
+    """`held`: bytes beside the operands, an element, of the reference on a CPU with a result of its own included."""
+    kinds = {"f": DType.FLOAT32, "i": DType.INT64}
+    outcome = check_call(operation, tuple(TensorType(kinds[kind], (1 << 20,)) for kind in dtypes), attributes)
+    assert outcome.scratch_bytes + outcome.type.size_bytes >= held << 20
