@@ -27,27 +27,27 @@ EXP_GREATEST = 90.0  # above, exp is infinite in binary32
 SQRT_HALF = 0.7071067811865476
 
 # 1 / n! for n = 2 ... 13: the rest of the series is below 2^-57 for |r| <= log(2) / 2
-_EXP = (
+EXP_SERIES = (
     1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
     1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800,
 )  # fmt: skip
 # 2 / (2 n + 1) for n = 1 ... 11: log m = 2 s + s^3 (2/3 + 2/5 s^2 + ...), s = (m - 1) / (m + 1), |s| < 0.172
-_LOG = tuple(2.0 / (2 * n + 1) for n in range(1, 12))
+LOG_SERIES = tuple(2.0 / (2 * n + 1) for n in range(1, 12))
 # erf(x) / x on |x| <= 1, in powers of 2 x^2 - 1
-_ERF_SMALL = (
+ERF_SMALL = (
     0.9654687386698673, -0.1405360890227171, 0.019852496688983708, -0.0022854855611441132,
     0.00021751715604159932, -1.7537169441124866e-05, 1.223382738359897e-06, -7.511569286591727e-08,
     4.115800583208149e-09, -2.035228405815769e-10, 9.167619596865806e-12, -3.8078824063194953e-13,
     1.4543887079465116e-14,
 )  # fmt: skip
 # exp(x^2) erfc(x) / t on 1 <= x <= 4, t = 1 / (1 + x), in powers of (t - 0.35) / 0.15
-_ERF_LARGE = (
+ERF_LARGE = (
     0.7758653889905566, 0.08645125804004303, -0.006041984323922927, -0.001375472766053337,
     0.00026921303874354887, 7.5770861907828795e-06, -1.0505200702420971e-05, 1.665173010978327e-06,
     8.903937229567204e-08, -9.525738212050367e-08, 1.9617335511020235e-08, -4.703424502957545e-10,
     -9.196965816681146e-10, 2.9578409936565385e-10, -2.3225679180295608e-11, -8.097420762694964e-12,
 )  # fmt: skip
-_ERF_STRETCH = 1.0 / 0.15
+ERF_STRETCH = 1.0 / 0.15
 _ERF_ONE = 4.0  # beyond, erf rounds to 1 in binary32
 
 
@@ -68,7 +68,7 @@ def _exp_parts(x: Tensor) -> tuple[Tensor, Tensor]:
     """`(2^k, p)` with `exp(x) = 2^k (1 + p)` and |p| < 0.42, for x (binary64) from -700 to 700."""
     k = (x * LOG2_INVERSE).round_()
     r = (x - k * LOG2_HIGH).sub_(k * LOG2_LOW)
-    p = _horner(_EXP, r).mul_(r).mul_(r).add_(r)
+    p = _horner(EXP_SERIES, r).mul_(r).mul_(r).add_(r)
     return _power_of_two(k), p
 
 
@@ -92,7 +92,7 @@ def _log64(x: Tensor, correction: Tensor | None = None) -> Tensor:
     s = f / (f + 2.0)
     z = s * s
     half = f * f * 0.5
-    rest = s * (half + z * _horner(_LOG, z))
+    rest = s * (half + z * _horner(LOG_SERIES, z))
     low = k * LOG2_LOW + rest
     if correction is not None:
         low = low + correction
@@ -144,10 +144,10 @@ def _sigmoid(x: Tensor) -> Tensor:
 def _erf(x: Tensor) -> Tensor:
     size = x.abs()
     near = size.clamp_max(1.0)
-    inner = _horner(_ERF_SMALL, near * near * 2.0 - 1.0).mul_(x)
+    inner = _horner(ERF_SMALL, near * near * 2.0 - 1.0).mul_(x)
     far = size.clamp(1.0, _ERF_ONE)
     t = 1.0 / (far + 1.0)
-    tail = _horner(_ERF_LARGE, (t - 0.35) * _ERF_STRETCH).mul_(t).mul_(_exp64(-(far * far)))
+    tail = _horner(ERF_LARGE, (t - 0.35) * ERF_STRETCH).mul_(t).mul_(_exp64(-(far * far)))
     outer = torch.where(size > _ERF_ONE, 1.0, 1.0 - tail)
     return torch.where(size <= 1.0, inner, torch.where(x < 0.0, -outer, torch.where(x == x, outer, x)))
 

@@ -24,6 +24,7 @@ from milon.gpu import exact
 DIGIT_BITS = 13  # the M whose integers have two digits to base 128
 DIGIT_TERMS_MAX = 1 << 16  # rule N4: products of digits of at most this many terms stay within int32
 SUM_TERMS_MAX = 1 << 22  # rule N3: totals of more need two limbs
+INFINITY_BITS = 0x7F800000  # of binary32
 _SPLIT_ELEMENTS = 1 << 15  # below, handing work to a second thread costs more than it saves
 _DIGIT_WORK_MIN = 1 << 21  # products of fewer elementary steps are quicker in binary64: one call instead of passes
 
@@ -244,3 +245,22 @@ def total(values: Tensor, axes: list[int], keep: bool) -> Tensor:
     usable = axes and values.numel() and terms <= SUM_TERMS_MAX and values.device.type == "cpu"
     loops = kernels() if usable else None
     return exact.exact_sum(values, axes, keep) if loops is None else _sum(loops, values, sorted(axes), keep)
+
+
+def greatest_pattern(values: Tensor) -> int:
+    """The greatest magnitude among binary32 `values`, as bits: 0x7F800000 for infinity, more for NaN, 0 for none."""
+    loops = kernels() if values.device.type == "cpu" and values.numel() >= _SPLIT_ELEMENTS else None
+    if loops is None or not values.is_contiguous():
+        bits = values.contiguous().view(torch.int32).bitwise_and(0x7FFFFFFF)
+        return int(bits.max()) if bits.numel() else 0
+    return int(loops.greatest_magnitude(0, values.numel(), patterns(values)))
+
+
+def has_nan(values: Tensor) -> bool:
+    """Whether one of binary32 `values` is NaN."""
+    return greatest_pattern(values) > INFINITY_BITS
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether none of binary32 `values` is NaN or infinite."""
+    return greatest_pattern(values) < INFINITY_BITS

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from milon.base.errors import Reason, Rejected
+from milon.gpu.chains import Chain, ChainKernel, find_chains, is_worth_it, machine
 from milon.gpu.exact import canonical_nan
-from milon.gpu.operations import MAKERS, TORCH_DTYPES, Call, Kernel, Maker
+from milon.gpu.fast import has_nan
+from milon.gpu.operations import MAKERS, TORCH_DTYPES, Call, Maker
 from milon.gpu.philox import draw_uniform
 from milon.gpu.windows import WINDOW_MAKERS
 from milon.pol.program import (
@@ -21,10 +23,10 @@ from milon.pol.program import (
     OutputRole,
     Program,
     StepKey,
-    compute_last_uses,
     compute_types,
     verify_program,
 )
+from milon.pol.shapes import TensorType
 
 ALL_MAKERS: dict[str, Maker] = {**MAKERS, **WINDOW_MAKERS}
 
@@ -45,9 +47,9 @@ class Step:
     """One node, ready to run."""
 
     name: str  # of the operation, for whoever asks what a step spends its time on
-    kernel: Kernel  # from operand tensors to the result
+    kernel: Callable[..., Sequence[Tensor] | Tensor]  # from operand tensors to the result, or to several in a list
     operands: tuple[int, ...]  # numbers of the values it reads
-    result: int  # number of the value it gives
+    results: tuple[int, ...]  # numbers of the values it gives
     freed: tuple[int, ...]  # numbers of the values nobody reads after it
 
 
@@ -68,10 +70,15 @@ class Plan:
         """
         values = self._gather_inputs(state, batch, key)
         values += self.constants
-        values += [None] * len(self.steps)
+        values += [None] * len(self.program.nodes)
         with torch.no_grad():
             for step in self.steps:
-                values[step.result] = step.kernel(*[values[operand] for operand in step.operands])
+                given = step.kernel(*[values[operand] for operand in step.operands])
+                if isinstance(given, Tensor):
+                    values[step.results[0]] = given
+                else:
+                    for number, value in zip(step.results, given, strict=True):
+                        values[number] = value
                 for number in step.freed:
                     values[number] = None
             return self._collect(values)
@@ -102,15 +109,17 @@ class Plan:
         result = Result({}, None, None, {}, None)
         loss = prediction = None
         correct: int | None = None
-        given = len(self.program.inputs) + len(self.constants)
+        used = {_memory_of(value) for value in values[: len(self.program.inputs) + len(self.constants)]}
         for output in self.program.outputs:
             value = values[output.value]
             if value is None:
                 raise RuntimeError(f"value {output.value} was freed before it was output")
-            if value.dtype is torch.float32:
+            if value.dtype is torch.float32 and has_nan(value):
                 value = canonical_nan(value)
-            if output.value < given or not value.is_contiguous() or value._base is not None:
+            is_whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+            if not is_whole or _memory_of(value) in used:
                 value = value.clone(memory_format=torch.contiguous_format)
+            used.add(_memory_of(value))
             if output.role is OutputRole.NEW_STATE:
                 result.new_state[output.name] = value
             elif output.role is OutputRole.GRADIENT:
@@ -122,6 +131,10 @@ class Plan:
             else:
                 prediction = value
         return Result(result.new_state, loss, correct, result.gradients, prediction)
+
+
+def _memory_of(value: Tensor | None) -> int:
+    return 0 if value is None else value.untyped_storage().data_ptr()
 
 
 def _fit(entry: Input, found: Tensor | None) -> Tensor:
@@ -145,15 +158,47 @@ def load(program: Program, device: str | torch.device = "cpu", budget: Budget | 
     place = torch.device(device)
     torch.set_flush_denormal(False)
     types = compute_types(program)
-    last = compute_last_uses(program)
     base = len(program.inputs) + len(program.constants)
-    freed: list[list[int]] = [[] for _ in range(len(program.nodes) + 1)]
-    for value, place_of_last in enumerate(last):
-        freed[max(place_of_last, value - base, 0)].append(value)
-    steps = []
-    for number, node in enumerate(program.nodes):
-        operands = tuple(types[operand] for operand in node.operands)
-        call = Call(operands, node.attributes, types[base + number], program.magnitude_bits, place)
-        kernel = ALL_MAKERS[node.operation](call)
-        steps.append(Step(node.operation, kernel, node.operands, base + number, tuple(freed[number])))
-    return Plan(program, place, [_load_constant(constant, place) for constant in program.constants], steps)
+    order: Sequence[int | Chain] = range(base, base + len(program.nodes))
+    if place.type == "cpu" and machine() is not None:
+        order = find_chains(program, types)
+    steps: list[Step] = []
+    for entry in order:
+        if isinstance(entry, Chain) and is_worth_it(entry, program):
+            steps.append(_make_chain(entry, program, types))
+        else:
+            numbers = entry.members if isinstance(entry, Chain) else (entry,)
+            steps += [_make_step(number, program, types, place) for number in numbers]
+    constants = [_load_constant(constant, place) for constant in program.constants]
+    return Plan(program, place, constants, _free_after_use(steps, program))
+
+
+def _make_step(number: int, program: Program, types: Sequence[TensorType], device: torch.device) -> Step:
+    node = program.nodes[number - len(program.inputs) - len(program.constants)]
+    operands = tuple(types[operand] for operand in node.operands)
+    call = Call(operands, node.attributes, types[number], program.magnitude_bits, device)
+    return Step(node.operation, ALL_MAKERS[node.operation](call), node.operands, (number,), ())
+
+
+def _make_chain(chain: Chain, program: Program, types: Sequence[TensorType]) -> Step:
+    base = len(program.inputs) + len(program.constants)
+    members = set(chain.members)
+    outside = {output.value for output in program.outputs}
+    for place, node in enumerate(program.nodes):
+        if base + place not in members:
+            outside.update(node.operands)
+    kernel = ChainKernel(chain, program, types, outside & members)
+    return Step("chain", kernel, kernel.sources, kernel.results, ())
+
+
+def _free_after_use(steps: Sequence[Step], program: Program) -> list[Step]:
+    """The same steps, each knowing which values nobody reads after it."""
+    kept = {output.value for output in program.outputs}
+    last: dict[int, int] = {}
+    for place, step in enumerate(steps):
+        last.update(dict.fromkeys((*step.operands, *step.results), place))
+    freed: list[list[int]] = [[] for _ in steps]
+    for number, place in last.items():
+        if number not in kept:
+            freed[place].append(number)
+    return [replace(step, freed=tuple(numbers)) for step, numbers in zip(steps, freed, strict=True)]

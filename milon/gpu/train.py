@@ -22,6 +22,7 @@ from torch import Tensor
 
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
+from milon.gpu import fast
 from milon.gpu.checkpoint import NAN_BITS, from_bytes, to_bytes, verify_same_shape
 from milon.gpu.interpreter import Plan, Result
 from milon.gpu.rows import Dataset
@@ -100,7 +101,7 @@ def fingerprint_of(result: Result) -> int:
 
 def is_finite(state: Mapping[str, Tensor]) -> bool:
     """Whether no tensor holds NaN or infinity."""
-    return all(bool(tensor.isfinite().all()) for tensor in state.values() if tensor.is_floating_point())
+    return all(fast.is_finite(tensor) for tensor in state.values() if tensor.is_floating_point())
 
 
 def read_state(raw: bytes, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
