@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milon.base.errors import Reason
-from milon.base.ids import Digest
+from milon.base.ids import AccountId, Digest
 from milon.base.units import TimeMs, View
 from milon.chain.block import Block, Receipt
 from milon.chain.certificate import Vote
@@ -80,6 +80,15 @@ class Accuse:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalRefused:
+    """A leader's block is invalid by this node's rules; where many are, two versions of the rules are at work."""
+
+    view: View  # in which it was proposed
+    proposer: AccountId  # its leader
+    detail: str  # what is wrong with it
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionRefused:
     """A transaction did not enter the mempool."""
 
@@ -88,7 +97,7 @@ class TransactionRefused:
     detail: str  # for people
 
 
-Effect = Persist | Send | SetTimer | CommitBlocks | PruneLog | Blame | Accuse | TransactionRefused
+Effect = Persist | Send | SetTimer | CommitBlocks | PruneLog | Blame | Accuse | ProposalRefused | TransactionRefused
 
 # Persist before send: what must survive a crash is on disk before anybody hears of it.
 ORDER: tuple[type[Effect], ...] = (
@@ -99,5 +108,6 @@ ORDER: tuple[type[Effect], ...] = (
     PruneLog,
     Accuse,
     Blame,
+    ProposalRefused,
     TransactionRefused,
 )

@@ -19,6 +19,7 @@ from milon.consensus.blocks import (
     verify_body,
     with_executed,
 )
+from milon.consensus.effects import ProposalRefused
 from milon.consensus.justification import (
     compute_justification_hash,
     count_certificates,
@@ -226,8 +227,9 @@ def judge_proposal(turn: Turn) -> None:
     name = compute_header_hash(proposal.block.header)
     try:
         kind = VoteKind.NOTARIZE if _judge(turn, proposal, name) else None
-    except Rejected:
+    except Rejected as error:
         kind = VoteKind.NULLIFY
+        turn.emit(ProposalRefused(state.view, proposal.block.header.proposer, str(error)))
         turn.update(refused={**turn.state.refused, name: proposal.block.header.view})
     if kind is not None:
         cast_and_send(turn, kind, state.view, name if kind is VoteKind.NOTARIZE else None)

@@ -23,6 +23,7 @@ from milon.consensus.effects import (
     Effect,
     FinalizedBlock,
     Persist,
+    ProposalRefused,
     PruneLog,
     Send,
     SetTimer,
@@ -167,6 +168,9 @@ class Runner:
                 case Accuse():
                     signer = effect.first.signer.hex()[:8]
                     _LOG.warning("validator %s contradicts itself in view %d", signer, effect.first.content.view)
+                case ProposalRefused():
+                    proposer = effect.proposer.hex()[:8]
+                    _LOG.warning("view %d: block of %s is invalid here: %s", effect.view, proposer, effect.detail)
                 case TransactionRefused():
                     _LOG.info("transaction %s: %s", effect.transaction.hex()[:8], effect.detail)
 

@@ -10,7 +10,7 @@ from milon.base.ids import AccountId, Digest, Signature, VrfProof
 from milon.base.units import Amount, Count, Epoch, Height, Nonce, TimeMs, View
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
 from milon.chain.transaction import Transaction, TransactionBody, Withdraw
-from milon.consensus.effects import ORDER, Blame, Effect, Persist, Send, SetTimer, TransactionRefused
+from milon.consensus.effects import ORDER, Blame, Effect, Persist, ProposalRefused, Send, SetTimer, TransactionRefused
 from milon.consensus.engine import step
 from milon.consensus.events import TimerFired, TransactionsReceived
 from milon.consensus.messages import LoggedBlock, LoggedVote, Message, RangeRequest
@@ -71,6 +71,7 @@ def test_a_block_with_a_wrong_root_gets_no_vote(moment: Moment, field: str) -> N
         assert _votes(effects) == [] and any(isinstance(effect, Blame) for effect in effects)
     else:
         assert _votes(effects) == [VoteKind.NULLIFY], "invalid for ever: the view is skipped at once"
+        assert [effect.view for effect in effects if isinstance(effect, ProposalRefused)] == [1]
 
 
 def test_a_block_out_of_place_gets_no_vote(moment: Moment) -> None:
