@@ -16,6 +16,7 @@ from milon.base.hashing import digest
 from milon.base.ids import Digest
 from milon.pol.operations import OPERATIONS, check_call
 from milon.pol.shapes import DType, TensorType, verify_shape
+from milon.pol.table import Outcome
 
 NUMERICS = "exact/1"  # the rules N1 to N7 and the table of operations, as docs/spec/numerics.md states them
 MAGNITUDE_BITS = (13, 21)  # M of rule N4: 13 for int8 kernels, 21 for binary64 kernels
@@ -120,7 +121,7 @@ class Budget:
 class Cost:
     """What one run of a program takes, by the table's estimates."""
 
-    memory_bytes: int  # at the worst moment
+    memory_bytes: int  # at the worst moment, tables that are kept included
     operations: int  # elementary arithmetic steps
 
 
@@ -154,9 +155,11 @@ def verify_program(program: Program, budget: Budget) -> Cost:
     count = len(program.inputs) + len(program.constants) + len(program.nodes)
     require(count <= VALUES_MAX, Reason.TOO_LARGE, f"{count} values where {VALUES_MAX} are allowed")
     require(len(program.outputs) <= VALUES_MAX, Reason.TOO_LARGE, f"{len(program.outputs)} outputs")
-    types, scratch, operations = _check_values(program)
+    types, outcomes = _check_values(program)
     _verify_outputs(program, types)
-    cost = Cost(_compute_peak(program, types, scratch), operations)
+    kept = sum(outcome.kept_bytes for outcome in outcomes)
+    scratch = [outcome.scratch_bytes for outcome in outcomes]
+    cost = Cost(_compute_peak(program, types, scratch) + kept, sum(outcome.operations for outcome in outcomes))
     if cost.operations > budget.operations_max:
         raise Rejected(Reason.OVER_BUDGET, f"{cost.operations} operations where {budget.operations_max} are allowed")
     if cost.memory_bytes > budget.memory_bytes_max:
@@ -176,14 +179,13 @@ def compute_last_uses(program: Program) -> tuple[int, ...]:
     return tuple(last)
 
 
-def _check_values(program: Program) -> tuple[tuple[TensorType, ...], list[int], int]:
-    """Types of all values, scratch bytes per node, and the operations in all."""
+def _check_values(program: Program) -> tuple[tuple[TensorType, ...], list[Outcome]]:
+    """Types of all values, and what each node gives and costs."""
     types = [_check_input(place, entry) for place, entry in enumerate(program.inputs)]
     names = [entry.name for entry in program.inputs if entry.role is InputRole.STATE]
     require(len(names) == len(set(names)), Reason.DUPLICATE, "two inputs for one state tensor")
     types += [_check_constant(place, entry) for place, entry in enumerate(program.constants)]
-    scratch = []
-    operations = 0
+    outcomes = []
     for place, node in enumerate(program.nodes):
         where = f"node {place} ({node.operation[:64]})"
         if any(not 0 <= operand < len(types) for operand in node.operands):
@@ -193,9 +195,8 @@ def _check_values(program: Program) -> tuple[tuple[TensorType, ...], list[int], 
         except Rejected as refusal:
             raise Rejected(refusal.reason, f"{where}: {refusal.detail}") from None
         types.append(outcome.type)
-        scratch.append(outcome.scratch_bytes)
-        operations += outcome.operations
-    return tuple(types), scratch, operations
+        outcomes.append(outcome)
+    return tuple(types), outcomes
 
 
 def _check_input(place: int, entry: Input) -> TensorType:

@@ -81,7 +81,7 @@ def _convolution_outcome(shape: tuple[int, ...], geometry: Geometry, area: int, 
     columns = 32 * geometry.batch * area * inner * geometry.groups
     operations = 2 * geometry.batch * area * inner * others
     scratch = columns + 24 * compute_product(shape) + 16 * geometry.batch * sum(geometry.channels) * area
-    return Outcome(TensorType(DType.FLOAT32, shape), operations, scratch)
+    return Outcome(TensorType(DType.FLOAT32, shape), operations, scratch, 8 * area * inner * geometry.groups)
 
 
 _GEOMETRY = (2, 2, 2, 1)  # stride, padding, dilation, groups
@@ -142,7 +142,7 @@ def _pooling_outcome(dtype: DType, shape: tuple[int, ...], geometry: Geometry) -
     area = geometry.output[0] * geometry.output[1] * geometry.kernel[0] * geometry.kernel[1]
     terms = geometry.batch * geometry.channels[0] * area
     result = TensorType(dtype, shape)
-    return Outcome(result, 4 * terms, 24 * terms + 24 * result.elements)
+    return Outcome(result, 4 * terms, 24 * terms + 24 * result.elements, 8 * area)
 
 
 _WINDOW = (2, 2, 2, 2)  # kernel, stride, padding, dilation
