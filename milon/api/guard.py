@@ -1,7 +1,8 @@
 """Who may ask: only a client that knows it talks to this machine, and with the token where something is spent.
 
 A web page can make a browser send requests to loopback. Under a name of its own (DNS rebinding) the `Host` header
-betrays it; across origins the `Origin` header does; and it knows no token.
+betrays it; across origins the `Origin` header does, or, where a page merely embeds an address, `Sec-Fetch-Site` (W3C,
+Fetch Metadata); and it knows no token.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ class Guard:
             headers = Headers(scope=scope)
             try:
                 verify_host(headers.get("host", ""))
-                require("origin" not in headers, Reason.NOT_ALLOWED, "requests of web pages are refused")
+                is_of_a_page = "origin" in headers or headers.get("sec-fetch-site", "none") not in (
+                    "none",
+                    "same-origin",
+                )
+                require(not is_of_a_page, Reason.NOT_ALLOWED, "requests of web pages are refused")
             except Rejected as refusal:
                 await JSONResponse(shape_refusal(refusal), 403)(scope, receive, send)
                 return

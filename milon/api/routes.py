@@ -42,6 +42,8 @@ STATUS_BY_REASON = {
     Reason.FULL: 507,
 }  # any other reason is 400: the request itself is at fault
 
+READERS = 2  # threads that read for the API
+
 Handler = Callable[["Api", Request], Awaitable[Response]]
 
 
@@ -52,6 +54,7 @@ class Api:
     node: NodePort  # the node
     uploads: Path  # a folder for bytes on their way in
     blob_bytes_max: int  # the largest upload, and the largest blob fetched for somebody
+    readers: trio.CapacityLimiter  # reading a long history takes a while, in which the node must go on
 
 
 def answering(handler: Handler, api: Api) -> Callable[[Request], Awaitable[Response]]:
@@ -100,18 +103,21 @@ async def get_genesis_file(api: Api, request: Request) -> Response:
 
 async def get_jobs(api: Api, request: Request) -> Response:
     """All jobs, a line each."""
-    return JSONResponse({"jobs": [shape_job_summary(view) for view in api.node.jobs()]})
+    views = await trio.to_thread.run_sync(api.node.jobs, limiter=api.readers)
+    return JSONResponse({"jobs": [shape_job_summary(view) for view in views]})
 
 
 async def get_job(api: Api, request: Request) -> Response:
     """One job with its rounds."""
-    view = _found(api.node.job(JobId(_digest(request, "job"))), "job")
+    job = JobId(_digest(request, "job"))
+    view = _found(await trio.to_thread.run_sync(api.node.job, job, limiter=api.readers), "job")
     return JSONResponse(shape_job(view))
 
 
 async def get_account(api: Api, request: Request) -> Response:
     """One account; an unused one has zeros."""
-    return JSONResponse(shape_account(api.node.account(AccountId(_digest(request, "account")))))
+    account = AccountId(_digest(request, "account"))
+    return JSONResponse(shape_account(await trio.to_thread.run_sync(api.node.account, account, limiter=api.readers)))
 
 
 async def get_block(api: Api, request: Request) -> Response:
@@ -124,7 +130,9 @@ async def get_block(api: Api, request: Request) -> Response:
         name = Height(int(text))
     else:
         name = _digest(request, "name")
-    return JSONResponse(shape_block(_found(api.node.block(name), "block")))
+    return JSONResponse(
+        shape_block(_found(await trio.to_thread.run_sync(api.node.block, name, limiter=api.readers), "block"))
+    )
 
 
 async def get_transaction(api: Api, request: Request) -> Response:
@@ -200,6 +208,6 @@ async def refuse_request(request: Request, error: Exception) -> Response:
 
 def make_app(node: NodePort, token: str, uploads: Path, blob_bytes_max: int) -> Guard:
     """The ASGI application over a node; `uploads` is an existing folder on the disk of the blobs."""
-    api = Api(node, uploads, blob_bytes_max)
+    api = Api(node, uploads, blob_bytes_max, trio.CapacityLimiter(READERS))
     routes = [Route(path, answering(handler, api), methods=[method]) for method, path, handler in _ROUTES]
     return Guard(Starlette(routes=routes, exception_handlers={HTTPException: refuse_request}), token)

@@ -91,6 +91,12 @@ def test_a_web_page_is_refused_even_with_the_token(served: Served) -> None:
     assert not served.node.is_stopped
 
 
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("none", 200)])
+def test_an_address_embedded_in_a_web_page_is_refused(served: Served, site: str, status: int) -> None:
+    """As `<img src="http://127.0.0.1:...">` asks: without an origin, and the node would fetch a blob for it."""
+    assert httpx.get(served.url + "/v1/status", headers={"Sec-Fetch-Site": site}).status_code == status
+
+
 def test_a_transaction_is_taken_once_and_then_has_a_receipt(served: Served) -> None:
     transaction = _transfer()
     url = served.url + "/v1/transactions"
