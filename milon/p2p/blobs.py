@@ -30,6 +30,8 @@ SLOW_S = 0.3  # a chunk that takes longer forbids one: bytes in flight must not 
 CHUNK_WAIT_MAX_S = 20.0  # 1 MiB at half a megabit per second
 RETRY_FIRST_S = 0.1  # after a provider's failure; doubles
 RETRY_MAX_S = 3.0  # a provider that restarts is asked again soon after
+HEDGE_S = 0.2  # a provider that has not given the manifest by then is not waited for: the next one is asked as well
+LATE_S = 0.75  # one more provider is asked for a chunk that is late, each time so long: who never answers delays nobody
 DISK_THREADS = 2  # hashing and writing at once: the cores of a small machine
 
 
@@ -78,6 +80,7 @@ class _Fetch:
         self.manifest = manifest
         self.wanted = deque(index for index in range(len(manifest.chunks)) if index not in present)
         self.asked: dict[int, set[PeerId]] = {}  # in flight, and from whom
+        self.since_s: dict[int, float] = {}  # when a chunk in flight was first asked for, on trio's clock
         self.left = len(self.wanted)
         self.changed = trio.Event()
 
@@ -86,12 +89,17 @@ class _Fetch:
         if self.wanted:
             index = self.wanted.popleft()
         else:
-            late = [index for index, peers in self.asked.items() if provider not in peers and len(peers) < 2]
+            late = [index for index, peers in self.asked.items() if provider not in peers and self._is_late(index)]
             if not late:
                 return None
             index = late[0]
+        self.since_s.setdefault(index, trio.current_time())
         self.asked.setdefault(index, set()).add(provider)
         return index
+
+    def _is_late(self, index: int) -> bool:
+        """Whether one more provider may be asked for a chunk in flight: a second at once, further ones with time."""
+        return len(self.asked[index]) < 2 + (trio.current_time() - self.since_s[index]) // LATE_S
 
     async def cancel_when_whole(self, scope: trio.CancelScope) -> None:
         """End `scope` when all chunks are here: chunks asked for twice are not waited for."""
@@ -104,13 +112,13 @@ class _Fetch:
         peers = self.asked.get(index)
         is_new = False
         if peers is not None and is_here:
-            del self.asked[index]
+            del self.asked[index], self.since_s[index]
             self.left -= 1
             is_new = True
         elif peers is not None:
             peers.discard(provider)
             if not peers:
-                del self.asked[index]
+                del self.asked[index], self.since_s[index]
                 self.wanted.appendleft(index)
         self.changed.set()
         self.changed = trio.Event()
@@ -166,23 +174,42 @@ class BlobClient:
         return await trio.to_thread.run_sync(self._store.finish, blob_id, limiter=self._threads)
 
     async def _fetch_manifest(self, blob_id: Digest, providers: tuple[PeerId, ...]) -> Manifest:
-        """Ask one provider after the other, round after round, until one knows."""
-        good = list(providers)
+        """The manifest from the first provider that gives it; each is asked again and again until one does."""
+        found: list[Manifest] = []
+        async with trio.open_nursery() as nursery, trio.open_nursery() as asking:
+            for provider in providers:
+                has_failed = trio.Event()
+                asking.start_soon(self._ask_manifest, blob_id, provider, has_failed, found, nursery.cancel_scope)
+                with trio.move_on_after(HEDGE_S):
+                    await has_failed.wait()
+        if not found:
+            raise Rejected(Reason.UNAVAILABLE, f"no provider is left for blob {blob_id.hex()[:16]}")
+        return found[0]
+
+    async def _ask_manifest(
+        self,
+        blob_id: Digest,
+        provider: PeerId,
+        has_failed: trio.Event,
+        found: list[Manifest],
+        search: trio.CancelScope,
+    ) -> None:
         pause = RETRY_FIRST_S
-        while good:
-            for provider in tuple(good):
-                try:
-                    raw = await self._request(provider, ManifestRequest(blob_id))
-                except Rejected:
-                    continue
-                try:
-                    return await trio.to_thread.run_sync(_decode_manifest, blob_id, raw, limiter=self._threads)
-                except Rejected as error:
-                    self._transport.report(provider, error.reason)
-                    good.remove(provider)
-            await trio.sleep(pause)
-            pause = min(pause * 2, RETRY_MAX_S)
-        raise Rejected(Reason.UNAVAILABLE, f"no provider is left for blob {blob_id.hex()[:16]}")
+        while True:
+            try:
+                raw = await self._request(provider, ManifestRequest(blob_id))
+            except Rejected:
+                has_failed.set()
+                await trio.sleep(pause)
+                pause = min(pause * 2, RETRY_MAX_S)
+                continue
+            try:
+                found.append(await trio.to_thread.run_sync(_decode_manifest, blob_id, raw, limiter=self._threads))
+                search.cancel()
+            except Rejected as error:
+                self._transport.report(provider, error.reason)
+                has_failed.set()
+            return
 
     async def _request(self, provider: PeerId, request: ManifestRequest | ChunkRequest) -> bytes:
         return await self._transport.request(provider, Channel.BLOB, encode(request), timeout_s=CHUNK_WAIT_MAX_S)
@@ -206,7 +233,8 @@ class BlobClient:
         while fetch.left and not lanes.is_bad and not refusals:
             index = fetch.take(provider) if number < lanes.allowed else None
             if index is None:
-                await fetch.changed.wait()
+                with trio.move_on_after(LATE_S):
+                    await fetch.changed.wait()
                 continue
             start, is_here = trio.current_time(), False
             try:

@@ -12,7 +12,7 @@ import trio
 from milon.base.blob import CHUNK_BYTES, Manifest, compute_blob_id, compute_manifest
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
-from milon.p2p.blobs import BlobClient, BlobStore, ChunkRequest, ManifestRequest, serve_blobs
+from milon.p2p.blobs import CHUNK_WAIT_MAX_S, BlobClient, BlobStore, ChunkRequest, ManifestRequest, serve_blobs
 from milon.p2p.transport import Channel, PeerId
 from tests.p2p.networks import DEADLINE_S, AnyTransport, Network, connect, network_of
 
@@ -173,3 +173,28 @@ async def test_a_provider_that_dies_is_replaced_and_the_fetch_resumed(network: N
     assert path.read_bytes() == RAW
     fetched = client._transport.counters()[heir.peer_id].bytes_in
     assert fetched < len(RAW) - 2 * CHUNK_BYTES  # what the first one served was not fetched again
+
+
+async def test_providers_that_never_answer_delay_nobody(network: Network, tmp_path: Path) -> None:
+    """One that is silent from the start, and three that give the manifest and then no chunk."""
+
+    async def say_nothing(peer: PeerId, payload: bytes) -> bytes:
+        await trio.sleep_forever()
+        return b""
+
+    async def give_no_chunk(peer: PeerId, payload: bytes) -> bytes:
+        request: ManifestRequest | ChunkRequest = decode(ManifestRequest | ChunkRequest, payload)
+        if isinstance(request, ChunkRequest):
+            await trio.sleep_forever()
+        return encode(compute_manifest(RAW))
+
+    silent = [network.make(name) for name in "abcd"]
+    for node, respond in zip(silent, (say_nothing, *[give_no_chunk] * 3), strict=True):
+        node.serve(Channel.BLOB, respond)
+        await network.start(node)
+    honest = await providers_of(network, tmp_path, "e", RAW)
+    client = await client_of(network, tmp_path, silent + honest)
+    ids = [node.peer_id for node in silent + honest]
+    blob_id = compute_blob_id(compute_manifest(RAW))
+    path = await client.fetch(blob_id, ids, size_max_bytes=SIZE_MAX, deadline_s=CHUNK_WAIT_MAX_S / 2)
+    assert path.read_bytes() == RAW
