@@ -8,11 +8,13 @@ a library was seen to be wrong where its instruction set had been capped.
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +28,7 @@ DIGIT_TERMS_MAX = 1 << 16  # rule N4: products of digits of at most this many te
 SUM_TERMS_MAX = 1 << 22  # rule N3: totals of more need two limbs
 INFINITY_BITS = 0x7F800000  # of binary32
 _SPLIT_ELEMENTS = 1 << 15  # below, handing work to a second thread costs more than it saves
+_ROWS_AT_ONCE = 256  # of an int8 product: its results are scaled back while a cache holds them
 _DIGIT_WORK_MIN = 1 << 21  # products of fewer elementary steps are quicker in binary64: one call instead of passes
 
 
@@ -57,6 +60,25 @@ def split(kernel: Callable[..., Any], count: int, elements: int, *arguments: Any
     kernel(0, marks[1], *arguments)
     for future in waiting:
         future.result()
+
+
+class _Spaces(threading.local):
+    """Memory for what lives inside one product, kept between products: fresh memory costs as much as the product."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, purpose: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A contiguous tensor with whatever was in it; the one taken before for the same purpose is lost."""
+        size_bytes = prod(shape) * dtype.itemsize
+        held = self._held.get(purpose)
+        if held is None or held.numel() < size_bytes:
+            self._held.pop(purpose, None)
+            held = self._held[purpose] = torch.empty(size_bytes, dtype=torch.uint8)
+        return held[:size_bytes].view(dtype).view(shape)
+
+
+_spaces = _Spaces()
 
 
 @cache
@@ -126,13 +148,13 @@ def has_digit_products() -> bool:
     return 4 * _time(lambda: torch._int_mm(left, right)) < _time(lambda: torch.matmul(*wide))
 
 
-def _quantize(loops: ModuleType, values: Tensor, axis: int, bits: int) -> tuple[Tensor, Tensor]:
+def _quantize(loops: ModuleType, values: Tensor, axis: int, bits: int, purpose: str) -> tuple[Tensor, Tensor]:
     """`exact.quantize` of [groups, a, b] along axis 1 or 2; the result is laid out in memory as `values` is."""
     if values.mT.is_contiguous() and not values.is_contiguous():
-        integers, back = _quantize(loops, values.mT, 3 - axis, bits)
+        integers, back = _quantize(loops, values.mT, 3 - axis, bits, purpose)
         return integers.mT, back
     values = values.contiguous()
-    result = torch.empty(values.shape, dtype=torch.float64)
+    result = _spaces.take(purpose, tuple(values.shape), torch.float64)
     groups, rows, columns = values.shape
     back = torch.empty(groups * (rows if axis == 2 else columns), dtype=torch.float64)
     given = (flat(values), patterns(values))
@@ -146,34 +168,43 @@ def _quantize(loops: ModuleType, values: Tensor, axis: int, bits: int) -> tuple[
     return result, back
 
 
-def _digits(loops: ModuleType, values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Both digits of a matrix quantised along `axis`, joined along the other axis; and the scale back."""
+def _digits(loops: ModuleType, values: Tensor, axis: int, purpose: str) -> tuple[Tensor, Tensor]:
+    """Both digits, [2, a, b], of a matrix [a, b] quantised along `axis`; and the scale back."""
     if values.mT.is_contiguous() and not values.is_contiguous():
-        digits, back = _digits(loops, values.mT, 1 - axis)
+        digits, back = _digits(loops, values.mT, 1 - axis, purpose)
         return digits.mT, back
     values = values.contiguous()
     rows, columns = values.shape
-    digits = torch.empty((2, rows, columns), dtype=torch.int8)
+    digits = _spaces.take(purpose, (2, rows, columns), torch.int8)
     back = torch.empty(rows if axis == 1 else columns, dtype=torch.float64)
     given, rest = (flat(values), patterns(values)), (DIGIT_BITS, flat(digits[0]), flat(digits[1]), flat(back))
     if axis == 1:
         split(loops.digits_of_rows, rows, values.numel(), *given, columns, *rest)
-        return digits.view(2 * rows, columns), back
+        return digits, back
     split(loops.digits_of_columns, -(-columns // loops.SLICE), values.numel(), *given, rows, columns, *rest)
-    return digits.permute(1, 0, 2).reshape(rows, 2 * columns), back
+    return digits, back
 
 
 def _multiply_digits(loops: ModuleType, left: Tensor, right: Tensor) -> Tensor:
-    """[rows, inner] times [inner, columns] with M = 13 by four products of digits."""
-    high_left, left_back = _digits(loops, left, 1)
-    both, right_back = _digits(loops, right, 0)
+    """[rows, inner] times [inner, columns] with M = 13 by four products of digits, some rows at a time."""
+    left_digits, left_back = _digits(loops, left, 1, "left")
+    right_digits, right_back = _digits(loops, right, 0, "right")
     rows, columns = left.shape[0], right.shape[1]
+    if right_digits[0].is_contiguous():
+        both = _spaces.take("both", (right.shape[0], 2 * columns), torch.int8)
+        both[:, :columns], both[:, columns:] = right_digits[0], right_digits[1]
+    else:
+        both = right_digits.mT.reshape(2 * columns, -1).t()
     result = torch.empty(rows, columns)
-    products = torch._int_mm(high_left, both)
-    split(
-        loops.scale_back_digits, rows, products.numel(),
-        flat(products), rows, columns, flat(left_back), flat(right_back), flat(result),
-    )  # fmt: skip
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        some = min(_ROWS_AT_ONCE, rows - first)
+        products = _spaces.take("products", (2, some, 2 * columns), torch.int32)
+        for digit in (0, 1):
+            torch._int_mm(left_digits[digit, first : first + some], both, out=products[digit])
+        split(
+            loops.scale_back_digits, some, products.numel(), flat(products), some, columns,
+            flat(left_back[first : first + some]), flat(right_back), flat(result[first : first + some]),
+        )  # fmt: skip
     return result
 
 
@@ -184,13 +215,17 @@ def _multiply(loops: ModuleType, left: Tensor, right: Tensor, bits: int) -> Tens
     is_fit = left.dim() == 2 and bits == DIGIT_BITS and work >= _DIGIT_WORK_MIN and inner <= DIGIT_TERMS_MAX
     if is_fit and has_digit_products():
         return _multiply_digits(loops, left, right)
+    result = torch.empty((*left.shape[:-1], right.shape[-1]))
     if left.dim() == 2:
-        return _multiply(loops, left.unsqueeze(0), right.unsqueeze(0), bits)[0]
-    left_integers, left_back = _quantize(loops, left, 2, bits)
-    right_integers, right_back = _quantize(loops, right, 1, bits)
-    totals = exact.product_of_integers(left_integers, right_integers, bits).contiguous()
-    groups, rows, columns = totals.shape
-    result = torch.empty(totals.shape)
+        left, right = left.unsqueeze(0), right.unsqueeze(0)
+    left_integers, left_back = _quantize(loops, left, 2, bits, "left")
+    right_integers, right_back = _quantize(loops, right, 1, bits, "right")
+    groups, rows, columns = left.shape[0], left.shape[1], right.shape[2]
+    if inner <= 1 << (exact.FLOAT64_BITS - 2 * bits):
+        totals = _spaces.take("products", (groups, rows, columns), torch.float64)
+        torch.bmm(left_integers, right_integers, out=totals)
+    else:
+        totals = exact.product_of_integers(left_integers, right_integers, bits).contiguous()
     split(
         loops.scale_back, groups * rows, totals.numel(),
         flat(totals), rows, columns, flat(left_back), flat(right_back), flat(result),
