@@ -83,6 +83,7 @@ def verify(
     genesis_hash: Annotated[str, typer.Option(help="The chain's genesis hash: all that has to be trusted.")] = "",
     segments: Annotated[int | None, typer.Option(min=0, help="Segments to replay; all where left out.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the replays; results do not depend on it.")] = 1,
+    patience_s: Annotated[int, typer.Option("--patience", min=1, help="Seconds to look for each state.")] = 60,
     data: Annotated[
         Path | None, typer.Option(help="An empty folder to work in; one that vanishes if left out.")
     ] = None,
@@ -109,7 +110,7 @@ def verify(
             is_empty = not data.exists() or not any(data.iterdir())
             require(is_empty, Reason.DUPLICATE, f"{data} is not empty; name another folder")
             data.mkdir(parents=True, exist_ok=True)
-        report = _verify(folder, Question(addresses, trusted, block, segments, threads), as_json)
+        report = _verify(folder, Question(addresses, trusted, block, segments, threads, float(patience_s)), as_json)
     _print_report(report, as_json)
     raise typer.Exit(Exit.OK if report.verdict == "valid" else Exit.NO)
 
@@ -123,6 +124,7 @@ class Question:
     block: Height | Digest  # which
     segments: int | None  # to replay at most; None: all
     threads: int  # of the replays
+    patience_s: float = 60.0  # to look for each state
 
 
 def _verify(folder: Path, question: Question, is_quiet: bool) -> VerifyReport:
@@ -140,6 +142,7 @@ def _verify(folder: Path, question: Question, is_quiet: bool) -> VerifyReport:
         segments=question.segments,
         threads=question.threads,
         say=say,
+        patience_s=question.patience_s,
     )
 
 

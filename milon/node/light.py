@@ -22,7 +22,7 @@ from milon.node.folder import NodeFolder
 from milon.node.keys import generate_key
 from milon.node.runner import read_clock_ms
 from milon.node.task_context import TaskContext
-from milon.node.verify import Verifier, VerifyReport, fetch_block, fetch_genesis
+from milon.node.verify import STATES_S, Verifier, VerifyReport, fetch_block, fetch_genesis
 from milon.node.work_progress import WorkBoard
 from milon.node.workers import Worker
 from milon.p2p.blob_store import BlobStore
@@ -96,6 +96,7 @@ async def verify_block_async(
     threads: int,
     device: str,
     say: Callable[[str], None],
+    patience_s: float,
 ) -> VerifyReport:
     """See `verify_block`."""
     place = NodeFolder(folder)
@@ -118,7 +119,7 @@ async def verify_block_async(
                 adversary="",
                 will_accept=False,
             )
-            return await Verifier(context, visit.transport, say).verify(answer, segments_max)
+            return await Verifier(context, visit.transport, say, patience_s).verify(answer, segments_max)
         finally:
             await worker.stop()
 
@@ -133,10 +134,13 @@ def verify_block(
     threads: int = 1,
     device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
+    patience_s: float = STATES_S,
 ) -> VerifyReport:
     """Check a block, by height or header hash, from nothing but bootstrap addresses and the genesis hash.
 
-    `folder` keeps what was fetched; `segments` bounds the replays (None: all). Raises `Rejected` where the block cannot
+    `folder` keeps what was fetched; `segments` bounds the replays (None: all), `patience_s` the search for
+    each state. Raises `Rejected` where the block cannot
     be checked: nobody answers, the data is not to be had, the disk is full.
     """
-    return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, segments, threads, device, say)
+    how = (segments, threads, device, say, patience_s)
+    return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, *how)

@@ -146,11 +146,14 @@ async def _fetch_spec(transport: Transport, closed: ClosedRound) -> JobSpec:
 class Verifier:
     """Checks the rounds that a block closes, by running them again."""
 
-    def __init__(self, context: TaskContext, transport: Transport, say: Callable[[str], None]) -> None:
-        """`say` takes lines for people watching."""
+    def __init__(
+        self, context: TaskContext, transport: Transport, say: Callable[[str], None], patience_s: float = STATES_S
+    ) -> None:
+        """`say` takes lines for people watching; each state is looked for `patience_s` seconds at most."""
         self._context = context
         self._transport = transport
         self._say = say
+        self._patience_s = patience_s
         self._trainers: dict[bytes, AccountId] = {}
         self._replayed = 0
 
@@ -212,7 +215,7 @@ class Verifier:
             proved.append(f"round {closed.round}: the aggregate and its evaluation are the ones agreed, bit for bit")
 
     async def _records(self, claim: SettledClaim) -> tuple[SegmentRecord, ...]:
-        path = await self._context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, STATES_S)
+        path = await self._context.blobs.ensure(claim.records, RECORDS_MAX_BYTES, self._patience_s)
         raw = await trio.Path(path).read_bytes()
         try:
             records = decode(SegmentRecords, raw, RECORDS_MAX_BYTES).records
@@ -231,7 +234,7 @@ class Verifier:
         starts = [records[place - 1].state if place else closed.state for place in places]
         context = self._context
         files = await fetch_job(context, spec)
-        files += await fetch_files(context, starts, await size_of_state(context, closed.state), STATES_S)
+        files += await fetch_files(context, starts, await size_of_state(context, closed.state), self._patience_s)
         items = tuple(
             ReplayItem(records[place].segment, start, records[place])
             for place, start in zip(places, starts, strict=True)
@@ -254,7 +257,8 @@ class Verifier:
         present = [claim for claim in accepted if claim.trainer not in absent]
         files = await fetch_job(context, spec)
         limit = await size_of_state(context, closed.state)
-        files += await fetch_files(context, [closed.state, *(claim.final_state for claim in present)], limit, STATES_S)
+        states = [closed.state, *(claim.final_state for claim in present)]
+        files += await fetch_files(context, states, limit, self._patience_s)
         finals = tuple(
             FinalState(claim.trainer, Count(claim.count * spec.terms.steps_per_segment), claim.final_state)
             for claim in present

@@ -46,7 +46,9 @@ def honest_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     root = tmp_path_factory.mktemp("honest") / "net"
     ports = find_free_ports(2 * NODES)
     places = tuple(Place("127.0.0.1", ports[2 * index], ports[2 * index + 1]) for index in range(NODES))
-    parameters = Parameters(program_operations_max=Count(OPERATIONS_MAX))
+    parameters = Parameters(
+        block_time_ms=Count(500), delta_ms=Count(500), program_operations_max=Count(OPERATIONS_MAX)
+    )  # half the usual times: these tests wait for blocks, also for those that the dead do not make
     make_testnet(root, TestnetPlan("honest", TimeMs(time.time_ns() // 1_000_000), places, parameters))
     KEPT.append(root)
     try:

@@ -149,6 +149,7 @@ class Live:
             if found is not None:
                 seen[:] = [found]
                 assert found["status"] != "rejected", f"the job was rejected: {found['reason']}"
+                assert found["status"] != "finished" or is_there(found), f"the job ended before: {what}"
             return found is not None and bool(is_there(found))
 
         wait_for(f"job {job[:8]} on node {index}: {what}", probe)

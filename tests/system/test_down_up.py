@@ -8,7 +8,7 @@ from tests.system.live import Live, run_milon, wait_for
 
 pytestmark = pytest.mark.system
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 def test_down_in_the_middle_and_up_again(network: Live) -> None:

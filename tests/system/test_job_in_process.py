@@ -14,7 +14,7 @@ POISONER = 4
 
 async def test_five_nodes_train_digits_and_catch_the_poisoner(tmp_path: Path) -> None:
     spec, reward, blobs = prepare_example(
-        tmp_path / "job", "--audit", "0,0,1,0", "--claim-blocks", "300", "--attest-blocks", "300"
+        tmp_path / "job", "--rounds", "4", "--audit", "0,0,1,0", "--claim-blocks", "300", "--attest-blocks", "300"
     )
     parameters = Parameters(block_time_ms=Count(500), busy_block_time_ms=Count(200))
     async with running_network(tmp_path, 5, {POISONER: "sign-flip"}, parameters) as network:

@@ -41,11 +41,11 @@ def status(network: Live) -> Json:
 
 @pytest.fixture(scope="module")
 def search(network: Live, job: Json, status: Json) -> Iterator[Running]:
-    """A verification that has begun after all states were deleted everywhere; it looks for them for a minute."""
+    """A verification that has begun after all states were deleted everywhere; it looks for them for a while."""
     for folder in network.folders:
         shutil.rmtree(folder.blobs)
         folder.blobs.mkdir(mode=0o700)
-    with Running(*words_of(status, job["rounds"][0]["height"])) as running:
+    with Running(*words_of(status, job["rounds"][0]["height"]), "--patience", "8") as running:
         yield running
 
 
