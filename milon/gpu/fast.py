@@ -78,7 +78,7 @@ class _Spaces(threading.local):
         return held[:size_bytes].view(dtype).view(shape)
 
 
-_spaces = _Spaces()
+spaces = _Spaces()
 
 
 @cache
@@ -148,13 +148,13 @@ def has_digit_products() -> bool:
     return 4 * _time(lambda: torch._int_mm(left, right)) < _time(lambda: torch.matmul(*wide))
 
 
-def _quantize(loops: ModuleType, values: Tensor, axis: int, bits: int, purpose: str) -> tuple[Tensor, Tensor]:
+def quantize(loops: ModuleType, values: Tensor, axis: int, bits: int, purpose: str) -> tuple[Tensor, Tensor]:
     """`exact.quantize` of [groups, a, b] along axis 1 or 2; the result is laid out in memory as `values` is."""
     if values.mT.is_contiguous() and not values.is_contiguous():
-        integers, back = _quantize(loops, values.mT, 3 - axis, bits, purpose)
+        integers, back = quantize(loops, values.mT, 3 - axis, bits, purpose)
         return integers.mT, back
     values = values.contiguous()
-    result = _spaces.take(purpose, tuple(values.shape), torch.float64)
+    result = spaces.take(purpose, tuple(values.shape), torch.float64)
     groups, rows, columns = values.shape
     back = torch.empty(groups * (rows if axis == 2 else columns), dtype=torch.float64)
     given = (flat(values), patterns(values))
@@ -168,39 +168,40 @@ def _quantize(loops: ModuleType, values: Tensor, axis: int, bits: int, purpose: 
     return result, back
 
 
-def _digits(loops: ModuleType, values: Tensor, axis: int, purpose: str) -> tuple[Tensor, Tensor]:
+def digits(loops: ModuleType, values: Tensor, axis: int, purpose: str) -> tuple[Tensor, Tensor]:
     """Both digits, [2, a, b], of a matrix [a, b] quantised along `axis`; and the scale back."""
     if values.mT.is_contiguous() and not values.is_contiguous():
-        digits, back = _digits(loops, values.mT, 1 - axis, purpose)
-        return digits.mT, back
+        found, back = digits(loops, values.mT, 1 - axis, purpose)
+        return found.mT, back
     values = values.contiguous()
     rows, columns = values.shape
-    digits = _spaces.take(purpose, (2, rows, columns), torch.int8)
+    found = spaces.take(purpose, (2, rows, columns), torch.int8)
     back = torch.empty(rows if axis == 1 else columns, dtype=torch.float64)
-    given, rest = (flat(values), patterns(values)), (DIGIT_BITS, flat(digits[0]), flat(digits[1]), flat(back))
+    given, rest = (flat(values), patterns(values)), (DIGIT_BITS, flat(found[0]), flat(found[1]), flat(back))
     if axis == 1:
         split(loops.digits_of_rows, rows, values.numel(), *given, columns, *rest)
-        return digits, back
+        return found, back
     split(loops.digits_of_columns, -(-columns // loops.SLICE), values.numel(), *given, rows, columns, *rest)
-    return digits, back
+    return found, back
 
 
-def _multiply_digits(loops: ModuleType, left: Tensor, right: Tensor) -> Tensor:
+def multiply_digits(left: Tensor, right: Tensor, products: Tensor) -> None:
+    """The four products of digits: [2, rows, inner] by [2, inner, columns] into [2, 2, rows, columns] int32."""
+    for one in (0, 1):
+        for other in (0, 1):
+            torch._int_mm(left[one], right[other], out=products[one, other])
+
+
+def _multiply_in_digits(loops: ModuleType, left: Tensor, right: Tensor) -> Tensor:
     """[rows, inner] times [inner, columns] with M = 13 by four products of digits, some rows at a time."""
-    left_digits, left_back = _digits(loops, left, 1, "left")
-    right_digits, right_back = _digits(loops, right, 0, "right")
+    left_digits, left_back = digits(loops, left, 1, "left")
+    right_digits, right_back = digits(loops, right, 0, "right")
     rows, columns = left.shape[0], right.shape[1]
-    if right_digits[0].is_contiguous():
-        both = _spaces.take("both", (right.shape[0], 2 * columns), torch.int8)
-        both[:, :columns], both[:, columns:] = right_digits[0], right_digits[1]
-    else:
-        both = right_digits.mT.reshape(2 * columns, -1).t()
     result = torch.empty(rows, columns)
     for first in range(0, rows, _ROWS_AT_ONCE):
         some = min(_ROWS_AT_ONCE, rows - first)
-        products = _spaces.take("products", (2, some, 2 * columns), torch.int32)
-        for digit in (0, 1):
-            torch._int_mm(left_digits[digit, first : first + some], both, out=products[digit])
+        products = spaces.take("products", (2, 2, some, columns), torch.int32)
+        multiply_digits(left_digits[:, first : first + some], right_digits, products)
         split(
             loops.scale_back_digits, some, products.numel(), flat(products), some, columns,
             flat(left_back[first : first + some]), flat(right_back), flat(result[first : first + some]),
@@ -214,15 +215,15 @@ def _multiply(loops: ModuleType, left: Tensor, right: Tensor, bits: int) -> Tens
     inner = left.shape[-1]
     is_fit = left.dim() == 2 and bits == DIGIT_BITS and work >= _DIGIT_WORK_MIN and inner <= DIGIT_TERMS_MAX
     if is_fit and has_digit_products():
-        return _multiply_digits(loops, left, right)
+        return _multiply_in_digits(loops, left, right)
     result = torch.empty((*left.shape[:-1], right.shape[-1]))
     if left.dim() == 2:
         left, right = left.unsqueeze(0), right.unsqueeze(0)
-    left_integers, left_back = _quantize(loops, left, 2, bits, "left")
-    right_integers, right_back = _quantize(loops, right, 1, bits, "right")
+    left_integers, left_back = quantize(loops, left, 2, bits, "left")
+    right_integers, right_back = quantize(loops, right, 1, bits, "right")
     groups, rows, columns = left.shape[0], left.shape[1], right.shape[2]
     if inner <= 1 << (exact.FLOAT64_BITS - 2 * bits):
-        totals = _spaces.take("products", (groups, rows, columns), torch.float64)
+        totals = spaces.take("products", (groups, rows, columns), torch.float64)
         torch.bmm(left_integers, right_integers, out=totals)
     else:
         totals = exact.product_of_integers(left_integers, right_integers, bits).contiguous()

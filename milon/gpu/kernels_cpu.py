@@ -212,18 +212,39 @@ def scale_back(first, last, totals, rows, columns, left_back, right_back, result
 
 @compiled
 def scale_back_digits(first, last, products, rows, columns, left_back, right_back, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """The same for products of digits: [2 * rows, 2 * columns] int32, high digits before low ones on both axes."""
-    wide = 2 * columns
+    """The same for products of digits, [2, 2, rows, columns] int32: by left and by right digit, high first."""
+    size = rows * columns
     for row in range(first, last):
         scale = left_back[row]
-        high, low = row * wide, (rows + row) * wide
-        high_high, high_low = products[high : high + columns], products[high + columns : high + wide]
-        low_high, low_low = products[low : low + columns], products[low + columns : low + wide]
-        into = result[row * columns : (row + 1) * columns]
+        begin, end = row * columns, (row + 1) * columns
+        high_high, high_low = products[begin:end], products[size + begin : size + end]
+        low_high, low_low = products[2 * size + begin : 2 * size + end], products[3 * size + begin : 3 * size + end]
+        into = result[begin:end]
         for i in range(columns):
             cross = np.float64(high_low[i]) + np.float64(low_high[i])  # all exact: below 2^53
             total = np.float64(high_high[i]) * 16384.0 + cross * 128.0 + np.float64(low_low[i])
             into[i] = np.float32((total + 0.0) * scale * right_back[i])
+
+
+@compiled
+def scales_of(first, last, found, bits, forth, back):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The scales of groups first to last by their greatest magnitudes (bits)."""
+    _scales(found[first:last], bits, forth[first:last], back[first:last])
+
+
+@compiled
+def integers_by_scale(first, last, values, terms, forth, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Rows first to last as integers (binary64) on scales that are known."""
+    for row in range(first, last):
+        _integers(values[row * terms : (row + 1) * terms], forth[row], result[row * terms : (row + 1) * terms])
+
+
+@compiled
+def digits_by_scale(first, last, values, terms, forth, high, low):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The same as two digits."""
+    for row in range(first, last):
+        begin, end = row * terms, (row + 1) * terms
+        _digits(values[begin:end], forth[row], high[begin:end], low[begin:end])
 
 
 @compiled

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from milon.gpu.exact import exact_scatter_sum
 from milon.gpu.fast import multiply, total
+from milon.gpu.fast_windows import correlate_windows, is_fit, is_fit_for_weights, multiply_windows
 from milon.gpu.operations import Call, Kernel, Maker
 from milon.pol.windows import Geometry, compute_convolution, compute_pooling
 
@@ -67,6 +68,10 @@ def _columns(images: Tensor, rows: Tensor, groups: int) -> Tensor:
 def _convolution(call: Call) -> Kernel:
     geometry = compute_convolution(call.operands[0].shape, call.operands[1].shape, call.attributes)
     groups, bits, shape = geometry.groups, call.magnitude_bits, call.result.shape
+    if is_fit(geometry, call.device):
+        return lambda images, weight: multiply_windows(
+            images, weight.reshape(shape[1], -1), geometry, bits, is_backward=False
+        ).view(shape)
     rows = _forward_rows(geometry, call.device)
 
     def run(images: Tensor, weight: Tensor) -> Tensor:
@@ -88,6 +93,8 @@ def _convolution_weight_gradient(call: Call) -> Kernel:
     """For each weight, the product of gradients and pixels over all places and images."""
     geometry = compute_convolution(call.operands[1].shape, call.attributes[4], call.attributes)
     groups, bits, shape = geometry.groups, call.magnitude_bits, call.result.shape
+    if is_fit_for_weights(geometry, bits, call.device):
+        return lambda gradient, images: correlate_windows(gradient, images, geometry, bits).view(shape)
     rows = _forward_rows(geometry, call.device)
     channels = geometry.channels[1]
 
@@ -116,9 +123,16 @@ def _convolution_input_gradient(call: Call) -> Kernel:
     """For each pixel, the product over the output channels and the windows that hold it; others count as zeros."""
     geometry = compute_convolution(call.attributes[4], call.operands[1].shape, call.attributes)
     groups, bits, shape = geometry.groups, call.magnitude_bits, call.result.shape
-    rows = _backward_rows(geometry, call.device)
     inner, outer = geometry.channels[0] // groups, geometry.channels[1] // groups
     window = geometry.kernel[0] * geometry.kernel[1]
+    if is_fit(geometry, call.device):
+
+        def run_by_image(gradient: Tensor, weight: Tensor) -> Tensor:
+            matrix = weight.reshape(outer, inner, window).transpose(0, 1).reshape(inner, outer * window)
+            return multiply_windows(gradient, matrix, geometry, bits, is_backward=True).view(shape)
+
+        return run_by_image
+    rows = _backward_rows(geometry, call.device)
 
     def run(gradient: Tensor, weight: Tensor) -> Tensor:
         columns = _columns(gradient, rows, groups)
