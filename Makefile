@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 SEEDS ?= 1000
 FIRST ?= 0
 RUNS ?= 20
+COUNT ?= 100000
 
-.PHONY: venv demo test check simulate soak bench bench-round bench-step exhaustive clean
+.PHONY: venv demo test check simulate soak bench bench-round bench-step exhaustive equality fuzz-programs golden clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -39,6 +40,15 @@ soak: venv
 
 exhaustive: venv
 	$(BIN)/python -m bench.exhaustive
+
+equality: venv
+	$(BIN)/python -m bench.equality
+
+fuzz-programs: venv
+	$(BIN)/python -m bench.fuzz_programs --count $(COUNT)
+
+golden: venv
+	$(BIN)/python -m bench.golden
 
 bench: bench-round bench-step
 

@@ -45,15 +45,18 @@ class Call:
     attributes: Attributes = ()  # as the table says
     magnitude_bits: int = 21  # M of rule N4
 
-    def run(self) -> Tensor:
-        """The result, by a program of one node."""
+    def make_program(self) -> Program:
+        """A program of one node that does the call on its batch."""
         inputs = tuple(
             Input(f"x{n}", InputRole.BATCH, DTYPES[x.dtype], tuple(x.shape)) for n, x in enumerate(self.operands)
         )
         node = Node(self.operation, tuple(range(len(inputs))), self.attributes)
         output = Output(OutputRole.PREDICTION, "", len(inputs))
-        program = Program(ProgramKind.PREDICT, NUMERICS, self.magnitude_bits, inputs, (), (node,), (output,))
-        found = load(program).run({}, self.operands, None).prediction
+        return Program(ProgramKind.PREDICT, NUMERICS, self.magnitude_bits, inputs, (), (node,), (output,))
+
+    def run(self) -> Tensor:
+        """The result."""
+        found = load(self.make_program()).run({}, self.operands, None).prediction
         if found is None:
             raise RuntimeError(f"{self.operation} gave nothing")
         return found

@@ -2,9 +2,10 @@
 
     python -m bench.fuzz_programs --count 100000      the campaign; a sample runs with the tests
 
-A mutant is a program of the golden vectors with some of its parts exchanged, or with bytes of its encoding changed. It
-is decoded, checked against a small budget, and run on tensors that fit its inputs. Anything but `Rejected` is a finding
-and ends the campaign with the mutant's number; so does a run that takes more than its memory or too long.
+A mutant is a program of the golden vectors, or a call of one operation, with some of its parts exchanged or with bytes
+of its encoding changed. It is decoded, checked against a small budget, and run on tensors that fit its inputs. Anything
+but `Rejected` is a finding and ends the campaign with the mutant's number; so does a run that takes more than its
+memory or too long.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from bench.calls import make_calls
 from bench.golden import make_tensor, read_vectors, unpack
 from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
@@ -42,6 +44,7 @@ from milon.pol.shapes import DType
 BUDGET = Budget(memory_bytes_max=32 << 20, operations_max=1 << 26)
 SECONDS_MAX = 20.0  # for one mutant: a budget of 2^26 steps takes well below a second on one busy core
 SLACK_BYTES = 256 << 20  # what torch itself may come to hold while it runs for the first time
+MODELS_SHARE = 0.3  # of the mutants; the others are single operations, which run much more often
 SIZES = (-(1 << 63), -1, 0, 1, 2, 3, 5, 8, 64, 1 << 20, 1 << 33, (1 << 63) - 1)
 Mutation = Callable[[Program, random.Random], Program]
 
@@ -81,7 +84,7 @@ def _change_node(program: Program, chance: random.Random) -> Program:
         operands[chance.randrange(len(operands))] = chance.choice([chance.randrange(earlier), -1, earlier, 1 << 40])
         node = dataclasses.replace(node, operands=tuple(operands))
     elif kind == 2:
-        node = dataclasses.replace(node, operands=tuple(chance.choices(range(earlier), k=chance.randint(0, 4))))
+        node = dataclasses.replace(node, operands=tuple(chance.choices(range(earlier or 1), k=chance.randint(0, 4))))
     elif kind == 3 and node.attributes:
         attributes = list(node.attributes)
         at = chance.randrange(len(attributes))
@@ -97,7 +100,7 @@ def _change_node(program: Program, chance: random.Random) -> Program:
 
 
 def _change_input(program: Program, chance: random.Random) -> Program:
-    inputs = list(program.inputs)
+    inputs = list(program.inputs) or [Input("x0", InputRole.DRAW, DType.FLOAT32, (2,))]
     place = chance.randrange(len(inputs))
     entry = inputs[place]
     inputs[place] = chance.choice(
@@ -112,7 +115,7 @@ def _change_input(program: Program, chance: random.Random) -> Program:
 
 
 def _change_constant(program: Program, chance: random.Random) -> Program:
-    constants = list(program.constants)
+    constants = list(program.constants) or [Constant(DType.FLOAT32, (), b"\0\0\0\0")]
     place = chance.randrange(len(constants))
     found = constants[place]
     raw = bytearray(found.raw)
@@ -181,17 +184,23 @@ def _memory_bytes() -> int:
 
 
 def campaign(count: int, seed: int, names: Sequence[str]) -> Tally:
-    """Run so many mutants; raises what a mutant raises besides `Rejected`, with the mutant's number in a note."""
+    """Run so many mutants of the named models and of every operation.
+
+    Raises what a mutant raises besides `Rejected`, with the mutant's number in a note.
+    """
     programs = [unpack(read_vectors()[name]["program"]) for name in names]
+    models = len(programs)
+    programs += [call.make_program() for call in make_calls()]
     raws = [encode(program) for program in programs]
     tally = Tally()
-    for raw in raws:
-        run_mutant(raw)
-    weights = [len(raw) ** -2.0 for raw in raws]  # small programs more often: they take less time
+    for raw in raws[:models]:
+        run_mutant(raw)  # torch's first runs take memory of their own
+    weights = [len(raw) ** -2.0 for raw in raws[:models]]  # small models more often: they take less time
     before = _memory_bytes()
     for number in range(seed, seed + count):
         chance = random.Random(number)
-        place = chance.choices(range(len(programs)), weights)[0]
+        is_model = chance.random() < MODELS_SHARE
+        place = chance.choices(range(models), weights)[0] if is_model else chance.randrange(models, len(programs))
         began = time.perf_counter()
         try:
             run_mutant(mutate(programs[place], raws[place], chance))
@@ -199,12 +208,12 @@ def campaign(count: int, seed: int, names: Sequence[str]) -> Tally:
         except Rejected as refusal:
             tally.refused[refusal.reason.value] += 1
         except Exception as error:
-            error.add_note(f"mutant {number} of {names[place]}")
+            error.add_note(f"mutant {number} of program {place}")
             raise
         tally.seconds_worst = max(tally.seconds_worst, time.perf_counter() - began)
         tally.growth_bytes = _memory_bytes() - before
         if tally.seconds_worst > SECONDS_MAX or tally.growth_bytes > BUDGET.memory_bytes_max + SLACK_BYTES:
-            raise RuntimeError(f"mutant {number} of {names[place]}: {tally}")
+            raise RuntimeError(f"mutant {number} of program {place}: {tally}")
     return tally
 
 

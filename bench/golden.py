@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.calls import digests
 from bench.cases import CASES, capture_case, digest_of
 from milon.base.codec import decode, encode
 from milon.gpu.interpreter import load
@@ -24,7 +25,9 @@ from milon.gpu.philox import draw_uniform
 from milon.pol.program import Input, InputRole, Program, StepKey
 from milon.pol.shapes import DType
 
-VECTORS = Path(__file__).parents[1] / "tests" / "vectors" / "models.json"
+FOLDER = Path(__file__).parents[1] / "tests" / "vectors"
+VECTORS = FOLDER / "models.json"
+OPERATION_VECTORS = FOLDER / "operations.json"
 STEPS = 3
 LEAST_CLASSES = 4  # of any case: whole numbers of a batch stay below
 
@@ -35,6 +38,8 @@ def make_tensor(entry: Input, number: int) -> Tensor:
     if entry.dtype is DType.INT64:
         whole = (uniform * LEAST_CLASSES).to(torch.int64)
         return whole if entry.role is InputRole.BATCH else torch.zeros_like(whole)
+    if entry.dtype is DType.BOOL:
+        return uniform < 0.5
     if entry.name == "optimizer.step":
         return torch.zeros(())
     is_square = "var" in entry.name or "sq" in entry.name or "square" in entry.name
@@ -76,6 +81,7 @@ def read_vectors() -> Mapping[str, Mapping[str, str]]:
 def main() -> None:
     """Capture every case and write the vectors."""
     torch.set_num_threads(1)
+    OPERATION_VECTORS.write_text(json.dumps(digests(), indent=1) + "\n")
     vectors = {}
     for name, case in CASES.items():
         program = capture_case(case).train

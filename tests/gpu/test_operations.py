@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from bench.calls import Call, digest_of_operation, make_calls
+from bench.golden import OPERATION_VECTORS
 from milon.gpu.elementary import FUNCTIONS
 from milon.pol.operations import OPERATIONS
 from tests.gpu import operation_reference as reference
 from tests.gpu.operation_reference import Numbers, numbers_of
 
-VECTORS = Path(__file__).parents[1] / "vectors" / "operations.json"
 CALLS = make_calls()
 ELSEWHERE = {*FUNCTIONS, "pow"}  # against 60 digits in test_elementary
 
@@ -181,4 +180,4 @@ def test_an_operation_gives_what_fractions_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 def test_an_operation_keeps_its_bits(name: str) -> None:
-    assert digest_of_operation(name) == json.loads(VECTORS.read_text())[name]
+    assert digest_of_operation(name) == json.loads(OPERATION_VECTORS.read_text())[name]
