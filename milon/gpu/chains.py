@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from milon.gpu import elementary, fast
-from milon.pol.program import Node, Program
+from milon.pol.program import NUMERICS, Input, InputRole, Node, Program, ProgramKind
 from milon.pol.shapes import DTYPES, DType, TensorType
 
 MEMBERS_MAX = 64  # operations of a chain: its registers stay in the second cache
@@ -26,14 +27,43 @@ _SLOW_ALONE = (*_FUNCTIONS, "sqrt", "maximum", "minimum")  # take several passes
 _SMALL = 256  # elements below which a lone operation is quicker in plain torch
 
 
-@cache
 def machine() -> ModuleType | None:
-    """The machine of `milon.gpu.kernels_chain`, or None where it cannot be had or differs from plain torch."""
-    if fast.kernels() is None:
-        return None
+    """The machine of `milon.gpu.kernels_chain`, or None where it is not used or differs from plain torch."""
+    return None if fast.kernels() is None else _load_machine()
+
+
+@cache
+def _load_machine() -> ModuleType | None:
     from milon.gpu import kernels_chain
 
+    if not agrees(kernels_chain):
+        warnings.warn("chains of operations differ from the reference and are not used", stacklevel=2)
+        return None
     return kernels_chain
+
+
+def agrees(loops: ModuleType) -> bool:
+    """Whether every operation gives the bits of plain torch on a sample with all that numbers can be."""
+    inputs = torch.tensor((0.0, -0.0, 0.3, -0.7, 1.0, 5.5, -87.3, 2.0**-149, -3e38, torch.inf, -torch.inf, torch.nan))
+    inputs = torch.cat((inputs, torch.linspace(-4.0, 4.0, 500), torch.exp2(torch.linspace(-140.0, 120.0, 500))))
+    other = inputs.flip(0)
+    plain: dict[str, Callable[[], Tensor]] = {
+        **{name: partial(elementary.evaluate, name, inputs) for name in _FUNCTIONS},
+        "sqrt": partial(elementary.square_root, inputs),
+        "add": partial(torch.add, inputs, other),
+        "sub": partial(torch.sub, inputs, other),
+        "mul": partial(torch.mul, inputs, other),
+        "div": partial(torch.div, inputs, other),
+    }
+    kind = TensorType(DType.FLOAT32, tuple(inputs.shape))
+    entries = tuple(Input(name, InputRole.BATCH, kind.dtype, kind.shape) for name in ("left", "right"))
+    for name, wanted in plain.items():
+        operands = (0, 1) if name in ("add", "sub", "mul", "div") else (0,)
+        program = Program(ProgramKind.PREDICT, NUMERICS, 13, entries, (), (Node(name, operands, ()),), ())
+        kernel = ChainKernel(Chain(kind.shape, [2]), program, (kind, kind, kind), {2}, loops)
+        if not fast.is_same(kernel(*(inputs, other)[: len(operands)])[0], wanted()):
+            return False
+    return True
 
 
 @cache
@@ -43,14 +73,13 @@ def _coefficients() -> tuple[tuple[float, ...], ...]:
 
 
 @cache
-def _corrections() -> Any:
+def _corrections(loops: ModuleType) -> Any:
     """Rows of (opcode, input, output): what `elementary.CORRECTIONS` puts right."""
-    loops = machine()
     rows = [
         (loops.OPCODES[name], given, right)
         for name, known in sorted(elementary.CORRECTIONS.items())
         for given, right in known
-        if loops is not None and name in _FUNCTIONS
+        if name in _FUNCTIONS
     ]
     return np.array(rows, dtype=np.int64).reshape(-1, 3).astype(np.uint32).view(np.int32)
 
@@ -144,7 +173,9 @@ def find_period(shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, in
 class ChainKernel:
     """One chain made ready: takes its sources, in the order of `sources`, and gives the values of `results`."""
 
-    def __init__(self, chain: Chain, program: Program, types: Sequence[TensorType], read_outside: set[int]) -> None:
+    def __init__(
+        self, chain: Chain, program: Program, types: Sequence[TensorType], read_outside: set[int], loops: ModuleType
+    ) -> None:
         self._base = len(program.inputs) + len(program.constants)
         self._program = program
         self._types = types
@@ -157,10 +188,7 @@ class ChainKernel:
         self.results = tuple(number for number in chain.members if number in read_outside)
         self._place = {number: place for place, number in enumerate((*self.sources, *chain.members))}
         self._members = chain.members
-        loops = machine()
-        if loops is None:
-            raise RuntimeError("a chain was made where no machine runs it")
-        self._loops: ModuleType = loops
+        self._loops = loops
         self._expanded: set[int] = set()  # places of sources that must be laid out in full first
         self._loads: list[tuple[int, int, int, int, int]] = []
         self._direct: list[int] = []  # places of sources that are read where they lie
@@ -244,7 +272,7 @@ class ChainKernel:
                 stores.append((self._place[number], result.data_ptr()))
         fast.split(
             self._loops.run_chain, self._blocks, self._count * len(self._members), self._count, self._registers,
-            base, self._stride, loads, self._code, np.array(stores, dtype=np.int64).reshape(-1, 2), _corrections(),
-            *_coefficients(),
+            base, self._stride, loads, self._code, np.array(stores, dtype=np.int64).reshape(-1, 2),
+            _corrections(self._loops), *_coefficients(),
         )  # fmt: skip
         return made

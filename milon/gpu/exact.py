@@ -32,6 +32,13 @@ def compute_scales(magnitude: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return forth.view(torch.float64), back.view(torch.float64) + (wide - wide)
 
 
+def _find_greatest(values: Tensor, axes: list[int]) -> Tensor:
+    """The greatest magnitude of each group, axes kept with size 1; 0 where a group is empty."""
+    if values.numel():
+        return values.abs().amax(axes, keepdim=True)
+    return values.new_zeros([1 if axis in axes else size for axis, size in enumerate(values.shape)])
+
+
 def _round_to_integers(values: Tensor, scale: Tensor) -> Tensor:
     """`round_half_even(values * scale)` as binary64; exact before the rounding, for `scale` is a power of two."""
     return torch.mul(values, scale).round_() if values.dim() == 0 else values.double().mul_(scale).round_()
@@ -77,7 +84,7 @@ def exact_sum(values: Tensor, axes: list[int], keep: bool) -> Tensor:
     terms = 1
     for axis in axes:
         terms *= values.shape[axis]
-    forth, back = compute_scales(values.abs().amax(axes, keepdim=True), SUM_BITS)
+    forth, back = compute_scales(_find_greatest(values, axes), SUM_BITS)
     total = _sum_integers(_round_to_integers(values, forth), axes, terms, SUM_BITS)
     result = _round_to_float32(total, back)
     return result if keep else result.squeeze(axes)
@@ -106,7 +113,7 @@ def quantize(values: Tensor, axis: int, bits: int) -> tuple[Tensor, Tensor]:
 
     `axis` is the one the product sums over; the scale keeps it with size 1.
     """
-    forth, back = compute_scales(values.abs().amax(axis, keepdim=True), bits)
+    forth, back = compute_scales(_find_greatest(values, [axis % values.dim()]), bits)
     return _round_to_integers(values, forth), back
 
 

@@ -26,6 +26,7 @@ from milon.gpu import exact
 DIGIT_BITS = 13  # the M whose integers have two digits to base 128
 DIGIT_TERMS_MAX = 1 << 16  # rule N4: products of digits of at most this many terms stay within int32
 SUM_TERMS_MAX = 1 << 22  # rule N3: totals of more need two limbs
+COMPILED_OPERATIONS_MIN = 1 << 27  # about 50 ms a step in plain torch; loading takes a second, compiling once twenty
 INFINITY_BITS = 0x7F800000  # of binary32
 _SPLIT_ELEMENTS = 1 << 15  # below, handing work to a second thread costs more than it saves
 _ROWS_AT_ONCE = 256  # of an int8 product: its results are scaled back while a cache holds them
@@ -81,15 +82,31 @@ class _Spaces(threading.local):
 spaces = _Spaces()
 
 
-@cache
+class _Choice:
+    """Whether this process uses compiled loops; only a matter of speed, so no result depends on it."""
+
+    is_compiled = False
+
+
+def choose(operations: int) -> None:
+    """Use compiled loops from now on if a step of so many operations gains more than loading them costs."""
+    if operations >= COMPILED_OPERATIONS_MIN:
+        _Choice.is_compiled = True
+
+
 def kernels() -> ModuleType | None:
-    """The compiled loops, or None where they cannot be had or differ from the reference."""
+    """The compiled loops, or None where they are not used, cannot be had or differ from the reference."""
+    return _load_kernels() if _Choice.is_compiled else None
+
+
+@cache
+def _load_kernels() -> ModuleType | None:
     try:
         from milon.gpu import kernels_cpu
     except ImportError:
         warnings.warn("numba is missing: training takes the slow path (the bits are the same)", stacklevel=2)
         return None
-    if not _agrees(kernels_cpu):
+    if not agrees(kernels_cpu):
         warnings.warn("compiled loops differ from the reference and are not used", stacklevel=2)
         return None
     return kernels_cpu
@@ -104,20 +121,22 @@ def _samples() -> list[Tensor]:
     return [base, spread, special, base * 2.0**-143, base * 2.0**118]
 
 
-def _same(found: Tensor, wanted: Tensor) -> bool:
+def is_same(found: Tensor, wanted: Tensor) -> bool:
+    """Whether the bits are equal, every NaN being one."""
     return torch.equal(exact.canonical_nan(found).view(torch.int32), exact.canonical_nan(wanted).view(torch.int32))
 
 
-def _agrees(loops: ModuleType) -> bool:
+def agrees(loops: ModuleType) -> bool:
+    """Whether compiled sums and products give the bits of the reference on small samples."""
     for sample in _samples():
         for axes in ([0], [1], [0, 1]):
-            if not _same(_sum(loops, sample, axes, True), exact.exact_sum(sample, axes, True)):
+            if not is_same(_sum(loops, sample, axes, True), exact.exact_sum(sample, axes, True)):
                 return False
         for bits in (13, 21):
             wanted = exact.exact_matmul(sample, sample.t(), bits)
-            if not _same(_multiply(loops, sample, sample.t(), bits), wanted):
+            if not is_same(_multiply(loops, sample, sample.t(), bits), wanted):
                 return False
-            if not _same(_multiply(loops, sample.t(), sample, bits), exact.exact_matmul(sample.t(), sample, bits)):
+            if not is_same(_multiply(loops, sample.t(), sample, bits), exact.exact_matmul(sample.t(), sample, bits)):
                 return False
     return True
 
@@ -192,7 +211,7 @@ def multiply_digits(left: Tensor, right: Tensor, products: Tensor) -> None:
             torch._int_mm(left[one], right[other], out=products[one, other])
 
 
-def _multiply_in_digits(loops: ModuleType, left: Tensor, right: Tensor) -> Tensor:
+def multiply_in_digits(loops: ModuleType, left: Tensor, right: Tensor) -> Tensor:
     """[rows, inner] times [inner, columns] with M = 13 by four products of digits, some rows at a time."""
     left_digits, left_back = digits(loops, left, 1, "left")
     right_digits, right_back = digits(loops, right, 0, "right")
@@ -215,7 +234,7 @@ def _multiply(loops: ModuleType, left: Tensor, right: Tensor, bits: int) -> Tens
     inner = left.shape[-1]
     is_fit = left.dim() == 2 and bits == DIGIT_BITS and work >= _DIGIT_WORK_MIN and inner <= DIGIT_TERMS_MAX
     if is_fit and has_digit_products():
-        return _multiply_in_digits(loops, left, right)
+        return multiply_in_digits(loops, left, right)
     result = torch.empty((*left.shape[:-1], right.shape[-1]))
     if left.dim() == 2:
         left, right = left.unsqueeze(0), right.unsqueeze(0)

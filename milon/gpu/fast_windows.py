@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +17,6 @@ _MATRIX_ELEMENTS = 1 << 20  # of windows at a time: four MiB, which the second o
 _DIGIT_TERMS_MAX = 1 << 19  # totals of products of digits (at most 2^12 each) stay within int32
 
 
-@cache
 def loops() -> ModuleType | None:
     """The compiled loops of windows, or None where compiled loops are not used."""
     if fast.kernels() is None:
@@ -42,41 +40,38 @@ def is_fit_for_weights(geometry: Geometry, bits: int, device: torch.device) -> b
     return is_exact_by_image and is_exact_in_all and is_fit(geometry, device)
 
 
-def _shape(geometry: Geometry, is_backward: bool) -> Any:
-    """What `kernels_windows` calls `shape`."""
-    given, places = (geometry.output, geometry.image) if is_backward else (geometry.image, geometry.output)
-    channels = geometry.channels[1] if is_backward else geometry.channels[0]
-    sizes = (*geometry.kernel, *geometry.stride, *geometry.padding, *geometry.dilation)
-    return np.array((channels, *given, *sizes, *places), dtype=np.int64)
-
-
 def _uses_digits(bits: int, work: int, inner: int) -> bool:
     return bits == fast.DIGIT_BITS and inner <= fast.DIGIT_TERMS_MAX and work > 1 << 21 and fast.has_digit_products()
 
 
-def _lay(images: Tensor, first: int, count: int, is_backward: bool, shape: Any, rows: int) -> Tensor:
+def make_table(places: Tensor) -> Any:
+    """What `kernels_windows` calls `table`, from pixel numbers [window, places]."""
+    return places.numpy().astype(np.uint32)
+
+
+def _lay(images: Tensor, first: int, count: int, table: Any) -> Tensor:
     """The matrix of windows [rows, count * places] of some images."""
     windows = loops()
     if windows is None:
         raise RuntimeError("windows were laid out where no compiled loops are used")
-    places = int(shape[11] * shape[12])
-    matrix = fast.spaces.take("windows", (rows, count * places), torch.float32)
+    channels, area = images.shape[1], images.shape[2] * images.shape[3]
+    shape = (channels * table.shape[0], count * table.shape[1])
+    matrix = fast.spaces.take("windows", shape, torch.float32)
     some = fast.flat(images[first : first + count])
-    fast.split(windows.lay_windows, count, matrix.numel(), some, is_backward, shape, fast.flat(matrix))
+    fast.split(windows.lay_windows, count * channels, matrix.numel(), some, table, channels, area, fast.flat(matrix))
     return matrix
 
 
-def multiply_windows(images: Tensor, matrix: Tensor, geometry: Geometry, bits: int, is_backward: bool) -> Tensor:
+def multiply_windows(images: Tensor, matrix: Tensor, table: Any, bits: int) -> Tensor:
     """Rule N4: `matrix` [out, rows] times every window of `images`: [batch, out, places]."""
-    shape = _shape(geometry, is_backward)
     images = images.contiguous()
-    batch, (outer, rows), places = geometry.batch, matrix.shape, int(shape[11] * shape[12])
+    batch, (outer, rows), places = images.shape[0], matrix.shape, table.shape[1]
     together = max(1, min(batch, _MATRIX_ELEMENTS // (rows * places)))
     product = _product_with(matrix, bits, together * places)
     result = torch.empty((batch, outer, places))
     for first in range(0, batch, together):
         count = min(together, batch - first)
-        found = product(_lay(images, first, count, is_backward, shape, rows))
+        found = product(_lay(images, first, count, table))
         result[first : first + count] = found.view(outer, count, places).transpose(0, 1)
     return result
 
@@ -119,20 +114,19 @@ def _product_with(left: Tensor, bits: int, columns: int) -> Callable[[Tensor], T
     return by_float64
 
 
-def correlate_windows(gradient: Tensor, images: Tensor, geometry: Geometry, bits: int) -> Tensor:
+def correlate_windows(gradient: Tensor, images: Tensor, table: Any, bits: int) -> Tensor:
     """Rule N4: for every output channel and row of the matrix of windows, the product over places and images."""
     kernels, windows = fast.kernels(), loops()
     if kernels is None or windows is None:
         raise RuntimeError("windows were correlated where no compiled loops are used")
-    shape = _shape(geometry, False)
     images = images.contiguous()
-    batch, outer, places = geometry.batch, geometry.channels[1], int(shape[11] * shape[12])
-    rows = int(shape[0] * shape[3] * shape[4])
+    (batch, outer), (window, places) = gradient.shape[:2], table.shape
+    channels, area = images.shape[1], images.shape[2] * images.shape[3]
+    rows = channels * window
     found = torch.empty(rows, dtype=torch.int32)
     forth, back = torch.empty(rows, dtype=torch.float64), torch.empty(rows, dtype=torch.float64)
-    patterns = fast.patterns(images)
-    work = images.numel() * int(shape[3] * shape[4])
-    fast.split(windows.greatest_of_rows, int(shape[0]), work, batch, patterns, shape, fast.flat(found))
+    given = (fast.patterns(images), table, channels, area, fast.flat(found))
+    fast.split(windows.greatest_of_rows, channels, batch * rows * places, *given)
     kernels.scales_of(0, rows, fast.flat(found), bits, fast.flat(forth), fast.flat(back))
     left = gradient.reshape(batch, outer, places).transpose(0, 1).reshape(outer, batch * places)
     together = max(1, min(batch, _MATRIX_ELEMENTS // (rows * places)))
@@ -143,7 +137,7 @@ def correlate_windows(gradient: Tensor, images: Tensor, geometry: Geometry, bits
     add = _DigitTotals(kernels, left, rows) if uses_digits else _WideTotals(kernels, left, rows, bits)
     for first in range(0, batch, together):
         count = min(together, batch - first)
-        add.add(_lay(images, first, count, False, shape, rows), forth, first * places)
+        add.add(_lay(images, first, count, table), forth, first * places)
     add.scale_back(fast.flat(back), result)
     return result
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from milon.base.errors import Reason, Rejected
+from milon.gpu import fast
 from milon.gpu.chains import Chain, ChainKernel, find_chains, is_worth_it, machine
 from milon.gpu.exact import canonical_nan
-from milon.gpu.fast import has_nan
 from milon.gpu.operations import MAKERS, TORCH_DTYPES, Call, Maker
 from milon.gpu.philox import draw_uniform
 from milon.gpu.windows import WINDOW_MAKERS
@@ -114,7 +115,7 @@ class Plan:
             value = values[output.value]
             if value is None:
                 raise RuntimeError(f"value {output.value} was freed before it was output")
-            if value.dtype is torch.float32 and has_nan(value):
+            if value.dtype is torch.float32 and fast.has_nan(value):
                 value = canonical_nan(value)
             is_whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
             if not is_whole or _memory_of(value) in used:
@@ -154,18 +155,20 @@ def _load_constant(constant: Constant, device: torch.device) -> Tensor:
 
 def load(program: Program, device: str | torch.device = "cpu", budget: Budget | None = None) -> Plan:
     """Check `program` against `budget` (the default one if absent) and make it ready to run on `device`."""
-    verify_program(program, budget or Budget())
+    cost = verify_program(program, budget or Budget())
+    fast.choose(cost.operations)
     place = torch.device(device)
     torch.set_flush_denormal(False)
     types = compute_types(program)
     base = len(program.inputs) + len(program.constants)
     order: Sequence[int | Chain] = range(base, base + len(program.nodes))
-    if place.type == "cpu" and machine() is not None:
+    loops = machine() if place.type == "cpu" else None
+    if loops is not None:
         order = find_chains(program, types)
     steps: list[Step] = []
     for entry in order:
-        if isinstance(entry, Chain) and is_worth_it(entry, program):
-            steps.append(_make_chain(entry, program, types))
+        if loops is not None and isinstance(entry, Chain) and is_worth_it(entry, program):
+            steps.append(_make_chain(entry, program, types, loops))
         else:
             numbers = entry.members if isinstance(entry, Chain) else (entry,)
             steps += [_make_step(number, program, types, place) for number in numbers]
@@ -180,14 +183,14 @@ def _make_step(number: int, program: Program, types: Sequence[TensorType], devic
     return Step(node.operation, ALL_MAKERS[node.operation](call), node.operands, (number,), ())
 
 
-def _make_chain(chain: Chain, program: Program, types: Sequence[TensorType]) -> Step:
+def _make_chain(chain: Chain, program: Program, types: Sequence[TensorType], loops: ModuleType) -> Step:
     base = len(program.inputs) + len(program.constants)
     members = set(chain.members)
     outside = {output.value for output in program.outputs}
     for place, node in enumerate(program.nodes):
         if base + place not in members:
             outside.update(node.operands)
-    kernel = ChainKernel(chain, program, types, outside & members)
+    kernel = ChainKernel(chain, program, types, outside & members, loops)
     return Step("chain", kernel, kernel.sources, kernel.results, ())
 
 

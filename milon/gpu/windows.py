@@ -6,12 +6,14 @@ axis, one gather of whole rows (`index_select`) does it, for any stride, padding
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from milon.gpu.exact import exact_scatter_sum
 from milon.gpu.fast import multiply, total
-from milon.gpu.fast_windows import correlate_windows, is_fit, is_fit_for_weights, multiply_windows
+from milon.gpu.fast_windows import correlate_windows, is_fit, is_fit_for_weights, make_table, multiply_windows
 from milon.gpu.operations import Call, Kernel, Maker
 from milon.pol.windows import Geometry, compute_convolution, compute_pooling
 
@@ -69,9 +71,8 @@ def _convolution(call: Call) -> Kernel:
     geometry = compute_convolution(call.operands[0].shape, call.operands[1].shape, call.attributes)
     groups, bits, shape = geometry.groups, call.magnitude_bits, call.result.shape
     if is_fit(geometry, call.device):
-        return lambda images, weight: multiply_windows(
-            images, weight.reshape(shape[1], -1), geometry, bits, is_backward=False
-        ).view(shape)
+        table = _forward_table(geometry)
+        return lambda images, weight: multiply_windows(images, weight.reshape(shape[1], -1), table, bits).view(shape)
     rows = _forward_rows(geometry, call.device)
 
     def run(images: Tensor, weight: Tensor) -> Tensor:
@@ -94,7 +95,8 @@ def _convolution_weight_gradient(call: Call) -> Kernel:
     geometry = compute_convolution(call.operands[1].shape, call.attributes[4], call.attributes)
     groups, bits, shape = geometry.groups, call.magnitude_bits, call.result.shape
     if is_fit_for_weights(geometry, bits, call.device):
-        return lambda gradient, images: correlate_windows(gradient, images, geometry, bits).view(shape)
+        table = _forward_table(geometry)
+        return lambda gradient, images: correlate_windows(gradient, images, table, bits).view(shape)
     rows = _forward_rows(geometry, call.device)
     channels = geometry.channels[1]
 
@@ -106,8 +108,13 @@ def _convolution_weight_gradient(call: Call) -> Kernel:
     return run
 
 
-def _backward_rows(geometry: Geometry, device: torch.device) -> Tensor:
-    """[out channels * window, pixels]: the row of the gradient matrix that each term of a pixel's gradient reads."""
+def _forward_table(geometry: Geometry) -> Any:
+    window = geometry.kernel[0] * geometry.kernel[1]
+    return make_table(_window_rows(geometry, torch.device("cpu")).reshape(window, -1))
+
+
+def _backward_places(geometry: Geometry, device: torch.device) -> Tensor:
+    """[window, pixels]: the place of the result whose window meets a pixel there, or the number of places if none."""
     height, width = geometry.image
     out_height, out_width = geometry.output
     area, window = height * width, geometry.kernel[0] * geometry.kernel[1]
@@ -115,8 +122,14 @@ def _backward_rows(geometry: Geometry, device: torch.device) -> Tensor:
     places = torch.arange(out_height * out_width, device=device).expand_as(forward)
     backward = torch.full((window, area + 1), out_height * out_width, dtype=torch.int64, device=device)
     backward.scatter_(1, forward, places)  # for one place of the window, a pixel belongs to at most one output
-    rows = _over_channels(backward[:, :area], geometry.channels[1], out_height * out_width)
-    return rows.reshape(geometry.channels[1] * window, area)
+    return backward[:, :area]
+
+
+def _backward_rows(geometry: Geometry, device: torch.device) -> Tensor:
+    """[out channels * window, pixels]: the row of the gradient matrix that each term of a pixel's gradient reads."""
+    places = _backward_places(geometry, device)
+    rows = _over_channels(places, geometry.channels[1], geometry.output[0] * geometry.output[1])
+    return rows.reshape(geometry.channels[1] * places.shape[0], -1)
 
 
 def _convolution_input_gradient(call: Call) -> Kernel:
@@ -126,10 +139,11 @@ def _convolution_input_gradient(call: Call) -> Kernel:
     inner, outer = geometry.channels[0] // groups, geometry.channels[1] // groups
     window = geometry.kernel[0] * geometry.kernel[1]
     if is_fit(geometry, call.device):
+        table = make_table(_backward_places(geometry, call.device))
 
         def run_by_image(gradient: Tensor, weight: Tensor) -> Tensor:
             matrix = weight.reshape(outer, inner, window).transpose(0, 1).reshape(inner, outer * window)
-            return multiply_windows(gradient, matrix, geometry, bits, is_backward=True).view(shape)
+            return multiply_windows(gradient, matrix, table, bits).view(shape)
 
         return run_by_image
     rows = _backward_rows(geometry, call.device)

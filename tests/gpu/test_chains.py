@@ -1,0 +1,116 @@
+"""Chains give the bits of the same operations one by one, for all broadcasts and hostile numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from milon.gpu import chains, fast, interpreter
+from milon.gpu.builder import Builder
+from milon.gpu.elementary import CORRECTIONS
+from milon.pol.program import Input, InputRole, OutputRole, Program, ProgramKind
+from milon.pol.shapes import DType, TensorType
+
+fast.choose(fast.COMPILED_OPERATIONS_MIN)  # the programs here are too small to ask for it
+SHAPE = (3, 5, 7)
+SHAPES = (SHAPE, (1,), (), (5, 1), (3, 1, 1), (3, 5, 1), (7,), (3, 1, 7))
+UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "tanh", "sigmoid", "erf", "rsqrt")
+BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+HOSTILE = (0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-126), 88.8, -104.0, 3e38, 0.34657, torch.inf, -torch.inf, torch.nan)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A chain of some operations on inputs of all shapes; every value is an output's ancestor or an output."""
+    builder = Builder()
+    floats = [
+        builder.input(f"batch.{place}", InputRole.BATCH, TensorType(DType.FLOAT32, shape))
+        for place, shape in enumerate(SHAPES)
+    ]
+    truths: list[int] = []
+    for _ in range(draw(st.integers(1, 25))):
+        kind = draw(st.sampled_from(("unary", "binary", "comparison", "logic", "where", "cast")))
+        one, other = draw(st.sampled_from(floats)), draw(st.sampled_from(floats))
+        if kind == "unary":
+            floats.append(builder.node(draw(st.sampled_from(UNARY)), one))
+        elif kind == "binary":
+            floats.append(builder.node(draw(st.sampled_from(BINARY)), one, other))
+        elif kind == "comparison" or not truths:
+            truths.append(builder.node(draw(st.sampled_from(COMPARISONS)), one, other))
+        elif kind == "logic":
+            name = draw(st.sampled_from(("and", "or")))
+            truths.append(builder.node("not", builder.node(name, draw(st.sampled_from(truths)), truths[-1])))
+        elif kind == "where":
+            floats.append(builder.node("where", draw(st.sampled_from(truths)), one, other))
+        else:
+            floats.append(builder.cast(draw(st.sampled_from(truths)), DType.FLOAT32))
+    chosen = builder.node("where", truths[-1], floats[-1], floats[0]) if truths else floats[-1]
+    last = builder.node("add", chosen, floats[0])
+    return builder.finish(ProgramKind.PREDICT, 13, [(OutputRole.PREDICTION, "", last)])
+
+
+def fill(entry: Input, seed: int) -> Tensor:
+    """Numbers of all scales and hostile ones."""
+    chance = torch.Generator().manual_seed(seed)
+    values = torch.randn(entry.shape, generator=chance) * 4
+    hostile = torch.tensor(HOSTILE)[torch.randint(0, len(HOSTILE), entry.shape, generator=chance)]
+    return torch.where(torch.rand(entry.shape, generator=chance) < 0.3, hostile, values)
+
+
+def predict(program: Program, batch: list[Tensor]) -> Tensor:
+    """The bits that come out."""
+    found = interpreter.load(program).run({}, batch, None).prediction
+    assert found is not None
+    return found.view(torch.int32)
+
+
+@settings(deadline=None, max_examples=120)
+@given(programs(), st.integers(0, 1 << 30))
+def test_chains_give_the_bits_of_single_operations(program: Program, seed: int) -> None:
+    batch = [fill(entry, seed + place) for place, entry in enumerate(program.inputs)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "is_worth_it", lambda chain, program: True)
+        quick = predict(program, batch)
+        patch.setattr(interpreter, "machine", lambda: None)
+        assert torch.equal(quick, predict(program, batch))
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_over_many_inputs_and_two_threads(name: str) -> None:
+    count = (1 << 32) // 65_537 + 1
+    inputs = torch.arange(count, dtype=torch.int64).mul(65_537).to(torch.int32).view(torch.float32)
+    known = [given for given, _ in CORRECTIONS.get(name, ())]
+    inputs = torch.cat((inputs, torch.tensor(known, dtype=torch.int64).to(torch.int32).view(torch.float32)))
+    builder = Builder()
+    given = builder.input("batch.0", InputRole.BATCH, TensorType(DType.FLOAT32, tuple(inputs.shape)))
+    program = builder.finish(ProgramKind.PREDICT, 13, [(OutputRole.PREDICTION, "", builder.node(name, given))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "is_worth_it", lambda chain, program: True)
+        quick = predict(program, [inputs])
+        patch.setattr(interpreter, "machine", lambda: None)
+        wanted = predict(program, [inputs])
+    assert torch.equal(quick, wanted)
+
+
+def test_periods() -> None:
+    for shape in SHAPES:
+        period = chains.find_period(shape, SHAPE)
+        source = torch.arange(torch.tensor(shape).prod().item()).reshape(shape)
+        if shape == (3, 1, 7):
+            assert period is None
+            continue
+        assert period is not None
+        places = torch.arange(3 * 5 * 7)
+        wanted = source.expand(SHAPE).reshape(-1)
+        assert torch.equal(source.reshape(-1)[places // period[0] % period[1]], wanted)
+
+
+def test_a_machine_that_differs_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = chains.machine()
+    assert loops is not None and chains.agrees(loops)
+    monkeypatch.setitem(loops.OPCODES, "exp", loops.OPCODES["expm1"])
+    assert not chains.agrees(loops)
