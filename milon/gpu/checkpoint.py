@@ -17,6 +17,7 @@ from torch import Tensor
 from milon.base.blob import compute_blob_id, compute_manifest
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
+from milon.gpu import fast
 
 STATE_MAX_BYTES = 16 << 30  # a state is held in memory, twice while it is written
 TENSORS_MAX = 16_384  # a thousand layers with sixteen tensors each; bounds the time of reading a header
@@ -73,7 +74,7 @@ def _header(layout: list[tuple[str, str, tuple[int, ...], int]]) -> bytes:
 
 def _tensor_bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if flat.dtype == torch.float32:
+    if flat.dtype == torch.float32 and fast.has_nan(flat):
         bits = flat.view(torch.int32)
         flat = torch.where(flat.isnan(), torch.full_like(bits, NAN_BITS), bits)
     return flat.numpy().data.cast("B") if flat.numel() else memoryview(b"")

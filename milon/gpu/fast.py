@@ -302,10 +302,16 @@ def total(values: Tensor, axes: list[int], keep: bool) -> Tensor:
     return exact.exact_sum(values, axes, keep) if loops is None else _sum(loops, values, sorted(axes), keep)
 
 
+def kernels_for(values: Tensor) -> ModuleType | None:
+    """The compiled loops where they gain for one pass over `values` (binary32, as they lie); else None."""
+    is_fit = values.device.type == "cpu" and values.numel() >= _SPLIT_ELEMENTS and values.is_contiguous()
+    return kernels() if is_fit else None
+
+
 def greatest_pattern(values: Tensor) -> int:
     """The greatest magnitude among binary32 `values`, as bits: 0x7F800000 for infinity, more for NaN, 0 for none."""
-    loops = kernels() if values.device.type == "cpu" and values.numel() >= _SPLIT_ELEMENTS else None
-    if loops is None or not values.is_contiguous():
+    loops = kernels_for(values)
+    if loops is None:
         bits = values.contiguous().view(torch.int32).bitwise_and(0x7FFFFFFF)
         return int(bits.max()) if bits.numel() else 0
     return int(loops.greatest_magnitude(0, values.numel(), patterns(values)))

@@ -18,6 +18,7 @@ import numpy as np
 
 _INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
 _MAGNITUDE = np.int32(0x7FFFFFFF)
+_NAN = np.int32(0x7FC00000)
 _ROUND32 = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds |y| <= 2^22 to an integer, half to even
 _ROUND64 = 6755399441055744.0  # 1.5 * 2^52
 _ROUND64_BITS = np.int64(0x4338000000000000)
@@ -291,3 +292,14 @@ def sum_columns(first, last, values, patterns, terms, inner, bits, result):  # t
 def greatest_magnitude(first, last, patterns):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """The greatest magnitude, as bits, of a range of binary32 numbers: above infinity's where one is NaN."""
     return _magnitude(patterns[first:last])
+
+
+@compiled
+def fingerprint(first, last, patterns, position):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Sum of b_p * (2p + 1) modulo 2^64 over elements that are numbers position, position + 1, ... of all."""
+    total = np.int64(0)
+    given = patterns[first:last]
+    for k in range(given.size):
+        b = _NAN if (given[k] & _MAGNITUDE) > _INFINITY else given[k]
+        total += np.int64(b) * (2 * (position + first + k) + 1)
+    return total

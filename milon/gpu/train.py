@@ -84,7 +84,13 @@ def compute_fingerprint(loss: Tensor, gradients: Mapping[str, Tensor]) -> int:
     total = int(float_bits(loss).item())
     position = 1
     for name in sorted(gradients):
-        flat = float_bits(gradients[name]).reshape(-1)
+        gradient = gradients[name]
+        loops = fast.kernels_for(gradient)
+        if loops is not None:
+            total += loops.fingerprint(0, gradient.numel(), fast.patterns(gradient), position)
+            position += gradient.numel()
+            continue
+        flat = float_bits(gradient).reshape(-1)
         for first in range(0, flat.numel(), _CHUNK):
             part = flat[first : first + _CHUNK].to(torch.int64)
             weights = _chunk_weights()[: part.numel()].to(part.device)

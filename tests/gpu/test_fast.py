@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from milon.gpu import exact, fast, fast_windows
+from milon.gpu.train import compute_fingerprint, float_bits
 from milon.pol.windows import Geometry, compute_convolution
 
 BITS = st.sampled_from((13, 21))
@@ -144,3 +145,14 @@ def test_wrong_loops_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(loops, "sum_rows", truncated)
     assert not fast.agrees(loops)
+
+
+def test_fingerprints_of_large_gradients() -> None:
+    gradient = torch.randn(1 << 16, generator=torch.Generator().manual_seed(1)) * 1e-3
+    gradient[5], gradient[6] = torch.nan, -torch.inf
+    gradient[7] = torch.tensor(-1, dtype=torch.int32).view(torch.float32)  # another NaN
+    loss = torch.tensor(2.5)
+    found = compute_fingerprint(loss, {"b": gradient, "a": gradient})
+    bits = [*float_bits(loss.reshape(1)).tolist(), *(float_bits(gradient).tolist() * 2)]
+    wanted = sum(b * (2 * p + 1) for p, b in enumerate(bits)) % (1 << 64)
+    assert found % (1 << 64) == wanted
