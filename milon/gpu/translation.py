@@ -63,7 +63,8 @@ NEAREST = {
     "linalg_inv_ex": "Newton's iteration with matrix products",
     "_linalg_svd": "Newton-Schulz iterations with matrix products",
     "max_pool3d_with_indices": "torch.nn.MaxPool2d",
-    "as_strided": "Tensor.unfold spelt as slices, or reshape and permute",
+    "as_strided": "slices, reshape and permute",
+    "new_empty_strided": "torch.cat or torch.where, instead of writing into a part of a tensor",
     "_local_scalar_dense": "keeping the number as a tensor: no .item(), no branch on a tensor's value",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import statistics
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from torch.nn import functional
 from milon.base.errors import Reason, Rejected
 from milon.gpu.capture import Captured, capture
 from milon.gpu.interpreter import load
+from milon.gpu.randomness import compute_normal
+from milon.gpu.recipe import Recipe
 from milon.pol.program import InputRole, StepKey
 from tests.gpu.programs import batch_at, digits, digits_cnn, train
 
@@ -190,3 +194,150 @@ def test_what_has_no_rewrite_is_refused_with_its_line_and_a_way_out() -> None:
             capture(model, loss, optimizer, batch, (8,))
         assert caught.value.reason is Reason.UNSUPPORTED
         assert text in caught.value.detail
+
+
+class Noisy(nn.Linear):
+    """Draws whether it trains or not."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) + torch.randn_like(inputs[:, :1])
+
+
+class Shuffling(nn.Linear):
+    """Draws a permutation."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs[torch.randperm(8)])
+
+
+class Writing(nn.Linear):
+    """Writes into a part of a tensor that has a gradient."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        wide = torch.zeros(8, 6)
+        wide[:, 1:6] = super().forward(inputs)
+        return wide
+
+
+class Counting(torch.optim.SGD):
+    """Counts its steps in a plain number, which a trace would freeze."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]  # no closure, as training here needs none
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                count = self.state[parameter].get("count", 0) + 1
+                self.state[parameter]["count"] = count
+                with torch.no_grad():
+                    parameter.sub_(parameter.grad, alpha=1 / count)
+
+
+def infinite() -> nn.Module:
+    model = nn.Linear(6, 5)
+    with torch.no_grad():
+        model.bias[2] = torch.inf
+    return model
+
+
+def test_what_would_go_wrong_later_is_refused_at_capture() -> None:
+    batch = example(1, (8, 6), 5)
+    plain = Recipe()
+    cases = [
+        (Noisy(6, 5), torch.optim.SGD, plain, "drawing while self.training only"),
+        (Noisy(6, 5), torch.optim.SGD, plain, "torch.randn_like(inputs[:, :1])"),
+        (Shuffling(6, 5), torch.optim.SGD, plain, "leaving the order of rows to the job"),
+        (Writing(6, 5), torch.optim.SGD, plain, "torch.cat or torch.where, instead of writing into a part"),
+        (infinite(), torch.optim.SGD, plain, "bias holds an infinity or NaN before the first step"),
+        (nn.Linear(6, 5), Counting, plain, "Counting with slot 'count'"),
+        (nn.Linear(6, 5).requires_grad_(False), torch.optim.SGD, plain, "all frozen"),
+        (nn.Linear(6, 5), torch.optim.SGD, Recipe(accumulate=3), "8 rows do not divide into 3"),
+    ]
+    for model, optimizer, recipe, text in cases:
+        with pytest.raises(Rejected) as caught:
+            capture(model, functional.cross_entropy, optimizer, batch, (8,), recipe=recipe)
+        assert text in caught.value.detail
+
+
+def test_micro_batches_without_batch_statistics_give_the_same_gradient() -> None:
+    batch = example(1, (8, 6), 5)
+    states = []
+    for parts in (1, 4):
+        torch.manual_seed(2)
+        recipe = Recipe(accumulate=parts)
+        job = capture(nn.Linear(6, 5), functional.cross_entropy, torch.optim.SGD, batch, (8,), recipe=recipe)
+        states.append(load(job.train).run(job.state, batch, KEY))
+    for name, gradient in states[0].gradients.items():
+        torch.testing.assert_close(states[1].gradients[name], gradient, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(states[0].loss, states[1].loss)
+
+
+class Indexing(nn.Module):
+    """Reads by tensors of indices, pads, resizes, and rounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 6))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        held = inputs * self.scale
+        rows, columns = torch.arange(8), torch.tensor([0, 1, 2, 3, 4, 5, 0, 1])
+        picked = held[:, torch.tensor([0, -1, 3, 3])] + held[rows, columns].unsqueeze(1)
+        table = held.reshape(8, 2, 3)
+        chosen = table[:, torch.tensor([[1, 0], [0, 0]]), torch.tensor([2, -3])]
+        wide = functional.pad(held[:, :3].floor() + held[:, :3], (1, 2))
+        line = functional.interpolate(held.unsqueeze(1), size=4, mode="linear", align_corners=True).squeeze(1)
+        return torch.cat((picked, chosen.flatten(1), wide, line, held.index_select(1, torch.tensor([2, 2]))), 1)
+
+
+def test_indices_and_writes_follow_stock_torch() -> None:
+    model, (inputs, _) = Indexing(), example(9, (8, 6), 5)
+    target = torch.zeros(8, 20)
+    job = capture(model, functional.mse_loss, torch.optim.SGD, (inputs, target), (8,))
+    result = load(job.train).run(job.state, (inputs, target), KEY)
+    loss = functional.mse_loss(model(inputs), target)
+    loss.backward()
+    torch.testing.assert_close(result.loss, loss.detach())
+    torch.testing.assert_close(result.gradients["model.scale"], model.scale.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_upsampling_and_transposed_convolutions_follow_stock_torch() -> None:
+    images = example(3, (2, 3, 5, 4), 5)[0]
+    cases = [
+        lambda held: functional.interpolate(held, size=(7, 9), mode="nearest"),
+        lambda held: functional.interpolate(held, scale_factor=1.7, mode="nearest"),
+        lambda held: functional.interpolate(held, size=(3, 9), mode="bilinear"),
+        lambda held: functional.interpolate(held, scale_factor=(2.0, 1.5), mode="bilinear", align_corners=True),
+        nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(3, 6, (2, 3), stride=(3, 1), groups=3, dilation=(2, 1)),
+    ]
+    for case in cases:
+        model = nn.Sequential(nn.Conv2d(3, 3, 1), case if isinstance(case, nn.Module) else Applied(case))
+        target = torch.zeros_like(model(images))
+        job = capture(model, functional.mse_loss, torch.optim.SGD, (images, target), ())
+        result = load(job.train).run(job.state, (images, target), KEY)
+        loss = functional.mse_loss(model(images), target)
+        loss.backward()
+        torch.testing.assert_close(result.loss, loss.detach())
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(result.gradients[f"model.{name}"], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+class Applied(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, held: Tensor) -> Tensor:
+        return self.function(held)
+
+
+def test_normal_noise_follows_the_inverse_of_its_distribution() -> None:
+    """At the middle of each uniform step, to the 7 digits the routine has; symmetric to the bit."""
+    inverse = statistics.NormalDist().inv_cdf
+    places = [0, 1, 2, 100, 1 << 12, 1 << 20, 1 << 22, (1 << 23) - 1, 1258290, 1258292]
+    numbers = [*places, *((1 << 24) - 1 - place for place in places)]
+    found = compute_normal(torch.tensor(numbers, dtype=torch.float32) * 2.0**-24)
+    expected = torch.tensor([inverse((number + 0.5) * 2.0**-24) for number in numbers])
+    torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-9)
+    assert torch.equal(found[: len(places)], -found[len(places) :])
