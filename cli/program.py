@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .options import JsonOption
 from .output import print_json, print_lines, print_pairs, print_table
-
-if TYPE_CHECKING:
-    from milon.pol.program import Program
-    from milon.pol.summary import Summary
 
 _noun = typer.Typer(help="Training programs: what travels to the nodes instead of code.", no_args_is_help=True)
 
@@ -37,13 +33,12 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Capture a job's program and write it to a file; nothing is sent and no node is needed."""
-    from milon.base.codec import encode
-    from milon.node.folder import refusing_os_errors, write_file
+    from milon.client.program import build_program
+    from milon.node.folder import write_file
 
-    program = _capture(file, kind)
-    with refusing_os_errors(f"cannot write {out}"):
-        write_file(out, encode(program))
-    _print(out, program, as_json)
+    raw = build_program(file, kind)
+    write_file(out, raw)
+    _print(out, raw, as_json)
 
 
 @_noun.command(epilog="Example: milon program show digits.program")
@@ -53,61 +48,15 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Parameters, operations by kind, arithmetic and memory of one run, and the version of the numerics."""
-    _print(file, _capture(file, kind) if file.suffix == ".py" else _read(file), as_json)
+    from milon.client.program import build_program, read_program
+
+    _print(file, build_program(file, kind) if file.suffix == ".py" else read_program(file), as_json)
 
 
-def _capture(file: Path, kind: str) -> Program:
-    """The program of that kind, from a capture in a process of its own."""
-    from milon.client.submission import capture
-    from milon.pol.program import ProgramKind
+def _print(path: Path, raw: bytes, as_json: bool) -> None:
+    from milon.client.program import describe_program
 
-    if kind not in list(ProgramKind):
-        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(ProgramKind)}", param_hint="--kind")
-    with capture(file, {}) as captured:
-        spec = captured.spec
-        blobs = {"train": spec.train, "evaluate": spec.evaluate[0].program, "predict": spec.predict}
-        found = {path.name: path for path in captured.blobs}
-        return _read(found[blobs[kind].hex()])
-
-
-def _read(path: Path) -> Program:
-    from milon.base.codec import decode
-    from milon.base.errors import Reason, require
-    from milon.pol.program import PROGRAM_BYTES_MAX, Program
-
-    size = path.stat().st_size
-    require(size <= PROGRAM_BYTES_MAX, Reason.TOO_LARGE, f"{path} has {size} bytes; it is no program")
-    return decode(Program, path.read_bytes(), PROGRAM_BYTES_MAX)
-
-
-def _describe(program: Program, summary: Summary) -> dict[str, Any]:
-    from milon.pol.program import compute_program_digest
-
-    return {
-        "kind": summary.kind.value,
-        "digest": compute_program_digest(program).hex(),
-        "numerics": summary.numerics,
-        "magnitude_bits": summary.magnitude_bits,
-        "parameters": summary.parameters,
-        "frozen": summary.frozen,
-        "optimizer_slots": summary.slots,
-        "batch": list(summary.batch),
-        "draws": summary.draws,
-        "constant_bytes": summary.constant_bytes,
-        "arithmetic": summary.cost.operations,
-        "memory_bytes": summary.cost.memory_bytes,
-        "operations": [
-            {"operation": use.name, "rule": use.rule, "count": use.count, "elements": use.elements}
-            for use in summary.operations
-        ],
-    }
-
-
-def _print(path: Path, program: Program, as_json: bool) -> None:
-    from milon.pol.program import Budget
-    from milon.pol.summary import summarize
-
-    answer = _describe(program, summarize(program, Budget()))
+    answer = describe_program(raw)
     if as_json:
         print_json({"file": str(path), **answer})
         return
