@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -50,6 +54,33 @@ for noun in (node, keys, genesis, testnet, job, program, block, model, account, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with _noting_interrupts() as interrupts:
+        code = _end(words)
+    # Whatever a library makes of a Ctrl-C on its way up, it was one.
+    return Exit.INTERRUPTED if interrupts and code != Exit.OK else code
+
+
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[list[int]]:
+    """The interrupts that come while the block runs; each is raised as ever."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(words: list[str]) -> int:
+    """Call, and turn whatever ends the call into an exit code and a line."""
     is_json = "--json" in words and words[:1] != ["demo"]
     try:
         _call(words)

@@ -140,7 +140,8 @@ def test_ctrl_c_while_waiting_ends_what_was_started(tmp_path: Path) -> None:
     assert wait_until(lambda: pid_file(nodes[1]).exists(), 20.0)
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=30)
-    assert up.returncode in (2, 130)
+    # The second node may find its port taken and end the command before the interrupt, which then hits its very end.
+    assert up.returncode in (2, 130, -signal.SIGINT)
     assert all(find_process(folder) is None for folder in nodes)
 
 
@@ -153,6 +154,6 @@ def test_ctrl_c_ends_the_demonstration_with_all_its_processes(tmp_path: Path) ->
     assert all(find_process(folder) is not None for folder in nodes)
     demo.send_signal(signal.SIGINT)
     _, told = demo.communicate(timeout=60)
-    assert demo.returncode == 130
+    assert demo.returncode == 130, told
     assert f"{tmp_path}/net/node*/node.log" in told
     assert all(find_process(folder) is None for folder in nodes)
