@@ -32,14 +32,14 @@ def compute_scales(magnitude: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return forth.view(torch.float64), back.view(torch.float64) + (wide - wide)
 
 
-def _find_greatest(values: Tensor, axes: list[int]) -> Tensor:
+def find_greatest(values: Tensor, axes: list[int]) -> Tensor:
     """The greatest magnitude of each group, axes kept with size 1; 0 where a group is empty."""
     if values.numel():
         return values.abs().amax(axes, keepdim=True)
     return values.new_zeros([1 if axis in axes else size for axis, size in enumerate(values.shape)])
 
 
-def _round_to_integers(values: Tensor, scale: Tensor) -> Tensor:
+def round_to_integers(values: Tensor, scale: Tensor) -> Tensor:
     """`round_half_even(values * scale)` as binary64; exact before the rounding, for `scale` is a power of two."""
     return torch.mul(values, scale).round_() if values.dim() == 0 else values.double().mul_(scale).round_()
 
@@ -50,7 +50,7 @@ def integer_to_float64(total: Tensor) -> Tensor:
     return torch.where(total.abs() <= 1 << FLOAT64_BITS, total.double(), sticky)
 
 
-def _limbs_to_float64(high: Tensor, low: Tensor) -> Tensor:
+def limbs_to_float64(high: Tensor, low: Tensor) -> Tensor:
     """`high * 2^32 + low` (both int64, sums of limbs) as binary64, rounded to odd."""
     high = high + (low >> 32)
     low = low & 0xFFFFFFFF
@@ -60,7 +60,7 @@ def _limbs_to_float64(high: Tensor, low: Tensor) -> Tensor:
     return torch.where(fits, integer_to_float64(whole), far)
 
 
-def _round_to_float32(total: Tensor, back: Tensor) -> Tensor:
+def round_to_float32(total: Tensor, back: Tensor) -> Tensor:
     """Integer totals (binary64) on their scale, rounded once to binary32; a zero total is +0.0."""
     return total.add_(0.0).mul_(back).float()
 
@@ -74,7 +74,7 @@ def _sum_integers(integers: Tensor, axes: list[int], terms: int, bits: int) -> T
         return integer_to_float64(whole.sum(axes, keepdim=True))
     high = (whole >> 32).sum(axes, keepdim=True)
     low = (whole & 0xFFFFFFFF).sum(axes, keepdim=True)
-    return _limbs_to_float64(high, low)
+    return limbs_to_float64(high, low)
 
 
 def exact_sum(values: Tensor, axes: list[int], keep: bool) -> Tensor:
@@ -84,9 +84,9 @@ def exact_sum(values: Tensor, axes: list[int], keep: bool) -> Tensor:
     terms = 1
     for axis in axes:
         terms *= values.shape[axis]
-    forth, back = compute_scales(_find_greatest(values, axes), SUM_BITS)
-    total = _sum_integers(_round_to_integers(values, forth), axes, terms, SUM_BITS)
-    result = _round_to_float32(total, back)
+    forth, back = compute_scales(find_greatest(values, axes), SUM_BITS)
+    total = _sum_integers(round_to_integers(values, forth), axes, terms, SUM_BITS)
+    result = round_to_float32(total, back)
     return result if keep else result.squeeze(axes)
 
 
@@ -97,15 +97,15 @@ def exact_scatter_sum(values: Tensor, indices: Tensor, axis: int, size: int) -> 
     patterns = torch.zeros(shape, dtype=torch.int32, device=values.device)  # as integers, NaN is above all others
     patterns.scatter_reduce_(axis, indices, values.abs().contiguous().view(torch.int32), "amax")
     forth, back = compute_scales(patterns.view(torch.float32), SUM_BITS)
-    integers = _round_to_integers(values, forth.gather(axis, indices))
+    integers = round_to_integers(values, forth.gather(axis, indices))
     terms = values.shape[axis]
     if terms <= 1 << (FLOAT64_BITS - SUM_BITS):
         total = torch.zeros(shape, dtype=torch.float64, device=values.device).scatter_add_(axis, indices, integers)
-        return _round_to_float32(total, back)
+        return round_to_float32(total, back)
     whole = integers.nan_to_num_(0.0, 0.0, 0.0).to(torch.int64)
     high = torch.zeros(shape, dtype=torch.int64, device=values.device).scatter_add_(axis, indices, whole >> 32)
     low = torch.zeros(shape, dtype=torch.int64, device=values.device).scatter_add_(axis, indices, whole & 0xFFFFFFFF)
-    return _round_to_float32(_limbs_to_float64(high, low), back)
+    return round_to_float32(limbs_to_float64(high, low), back)
 
 
 def quantize(values: Tensor, axis: int, bits: int) -> tuple[Tensor, Tensor]:
@@ -113,8 +113,8 @@ def quantize(values: Tensor, axis: int, bits: int) -> tuple[Tensor, Tensor]:
 
     `axis` is the one the product sums over; the scale keeps it with size 1.
     """
-    forth, back = compute_scales(_find_greatest(values, [axis % values.dim()]), bits)
-    return _round_to_integers(values, forth), back
+    forth, back = compute_scales(find_greatest(values, [axis % values.dim()]), bits)
+    return round_to_integers(values, forth), back
 
 
 def product_of_integers(left: Tensor, right: Tensor, bits: int) -> Tensor:
@@ -139,7 +139,7 @@ def product_of_integers(left: Tensor, right: Tensor, bits: int) -> Tensor:
     for part in parts:
         high += part >> 32
         low += part & 0xFFFFFFFF
-    return _limbs_to_float64(high, low)
+    return limbs_to_float64(high, low)
 
 
 def exact_matmul(left: Tensor, right: Tensor, bits: int) -> Tensor:

@@ -253,8 +253,19 @@ def _multiply(loops: ModuleType, left: Tensor, right: Tensor, bits: int) -> Tens
     return result
 
 
+Product = Callable[[Tensor, Tensor, int], Tensor]  # as `exact.exact_matmul`, the same bits
+_PRODUCTS: dict[str, Product] = {}
+
+
+def use_product(device_type: str, product: Product) -> None:
+    """From now on take `product` for matrices on that type of device; it has proven itself against the reference."""
+    _PRODUCTS[device_type] = product
+
+
 def multiply(left: Tensor, right: Tensor, bits: int) -> Tensor:
     """`exact.exact_matmul`: rule N4, the same bits."""
+    if left.device.type in _PRODUCTS:
+        return _PRODUCTS[left.device.type](left, right, bits)
     shapes = left.shape[:-2], right.shape[:-2]
     usable = left.device.type == "cpu" and left.numel() and right.numel() and shapes[0] == shapes[1]
     loops = kernels() if usable else None

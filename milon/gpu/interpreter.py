@@ -93,7 +93,7 @@ class Plan:
             if entry.role is InputRole.DRAW:
                 if key is None:
                     raise Rejected(Reason.MALFORMED, f"the program draws {entry.name!r} and no key was given")
-                values.append(draw_uniform(key, draws, entry.shape, self.device))
+                values.append(self._draw(key, draws, entry))
                 draws += 1
                 continue
             if entry.role is InputRole.STATE:
@@ -105,6 +105,10 @@ class Plan:
         if taken != len(batch):
             raise Rejected(Reason.DOES_NOT_FIT, f"a batch of {len(batch)} tensors where the program takes {taken}")
         return values
+
+    def _draw(self, key: StepKey, number: int, entry: Input) -> Tensor | None:
+        """Draw number `number` of the step; None where it is made later, in parts."""
+        return draw_uniform(key, number, entry.shape, self.device)
 
     def _collect(self, values: list[Tensor | None]) -> Result:
         result = Result({}, None, None, {}, None)
@@ -148,7 +152,8 @@ def _fit(entry: Input, found: Tensor | None) -> Tensor:
     return found
 
 
-def _load_constant(constant: Constant, device: torch.device) -> Tensor:
+def load_constant(constant: Constant, device: torch.device) -> Tensor:
+    """A constant of a program as a tensor on `device`."""
     whole = torch.frombuffer(bytearray(constant.raw), dtype=TORCH_DTYPES[constant.dtype])
     return whole.reshape(constant.shape).to(device)
 
@@ -172,7 +177,7 @@ def load(program: Program, device: str | torch.device = "cpu", budget: Budget | 
         else:
             numbers = entry.members if isinstance(entry, Chain) else (entry,)
             steps += [_make_step(number, program, types, place) for number in numbers]
-    constants = [_load_constant(constant, place) for constant in program.constants]
+    constants = [load_constant(constant, place) for constant in program.constants]
     return Plan(program, place, constants, _free_after_use(steps, program))
 
 

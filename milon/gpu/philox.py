@@ -36,14 +36,28 @@ def draw_uniform(key: StepKey, operation: int, shape: tuple[int, ...], device: t
     Element i (row-major) is the upper 24 bits of word i mod 4 of counter i div 4. The Philox key and the upper half of
     the counter are the first 16 bytes of the digest of (job seed, round, trainer, step, operation).
     """
-    numbers = (key.round, key.trainer, key.step, operation)
-    named = digest("draw", key.job_seed, *(number.to_bytes(4, "big") for number in numbers))
-    words = [int.from_bytes(named[start : start + 4], "big") for start in range(0, 16, 4)]
     elements = 1
     for size in shape:
         elements *= size
-    blocks = torch.arange(-(-elements // 4), dtype=torch.int64, device=device)
-    upper = torch.tensor(words[2:], dtype=torch.int64, device=device).unsqueeze(1).expand(2, blocks.numel())
+    words = _words(key, operation, torch.arange(-(-elements // 4), dtype=torch.int64, device=device))
+    return _to_uniform(words.reshape(-1)[:elements]).reshape(shape)
+
+
+def draw_elements(key: StepKey, operation: int, elements: Tensor) -> Tensor:
+    """The same for some elements only, by their places (int64, row-major) in the whole draw; shape of `elements`."""
+    blocks, places = torch.unique(elements >> 2, return_inverse=True)
+    return _to_uniform(_words(key, operation, blocks)[places, elements & 3])
+
+
+def _words(key: StepKey, operation: int, blocks: Tensor) -> Tensor:
+    """The words [n, 4] of these counters."""
+    numbers = (key.round, key.trainer, key.step, operation)
+    named = digest("draw", key.job_seed, *(number.to_bytes(4, "big") for number in numbers))
+    words = [int.from_bytes(named[start : start + 4], "big") for start in range(0, 16, 4)]
+    upper = torch.tensor(words[2:], dtype=torch.int64, device=blocks.device).unsqueeze(1).expand(2, blocks.numel())
     counter = torch.cat((torch.stack((blocks & _WORD, blocks >> 32)), upper))
-    drawn = philox(counter, (words[0], words[1]))
-    return (drawn.t().reshape(-1)[:elements] >> 8).to(torch.float32).mul_(2.0**-24).reshape(shape)
+    return philox(counter, (words[0], words[1])).t()
+
+
+def _to_uniform(words: Tensor) -> Tensor:
+    return (words >> 8).to(torch.float32).mul_(2.0**-24)

@@ -6,6 +6,7 @@ axis, one gather of whole rows (`index_select`) does it, for any stride, padding
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -93,19 +94,29 @@ def _forward_rows(geometry: Geometry, device: torch.device) -> Tensor:
 def _convolution_weight_gradient(call: Call) -> Kernel:
     """For each weight, the product of gradients and pixels over all places and images."""
     geometry = compute_convolution(call.operands[1].shape, call.attributes[4], call.attributes)
-    groups, bits, shape = geometry.groups, call.magnitude_bits, call.result.shape
+    bits, shape = call.magnitude_bits, call.result.shape
     if is_fit_for_weights(geometry, bits, call.device):
         table = _forward_table(geometry)
         return lambda gradient, images: correlate_windows(gradient, images, table, bits).view(shape)
-    rows = _forward_rows(geometry, call.device)
+    lay = lay_for_weight_gradient(call)
+    return lambda gradient, images: multiply(*lay(gradient, images), bits).reshape(shape)
+
+
+def lay_for_weight_gradient(call: Call) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """From gradient and images, of any number of images, to the two matrices whose product is the weight's gradient.
+
+    Their inner axis runs over the places of all images, so parts of a batch add up to the whole.
+    """
+    geometry = compute_convolution(call.operands[1].shape, call.attributes[4], call.attributes)
+    rows, groups = _forward_rows(geometry, call.device), geometry.groups
     channels = geometry.channels[1]
 
-    def run(gradient: Tensor, images: Tensor) -> Tensor:
+    def lay(gradient: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         columns = _columns(images, rows, groups)
         left = gradient.permute(1, 2, 3, 0).reshape(*columns.shape[:-2], channels // groups, columns.shape[-1])
-        return multiply(left, columns.transpose(-1, -2), bits).reshape(shape)
+        return left, columns.transpose(-1, -2)
 
-    return run
+    return lay
 
 
 def _forward_table(geometry: Geometry) -> Any:
