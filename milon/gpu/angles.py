@@ -13,21 +13,21 @@ from torch import Tensor
 
 TWO_OVER_PI = 0xA2F9836E4E441529FC2757D1F534DDC0DB6295993C439041FE5163ABDEBBC561  # times 2^256
 QUARTER = 0.7853981633974483  # pi / 4: smaller angles are their own rest
-_TURN_UNIT = 6.283185307179586 * 2.0**-64
+TURN_UNIT = 6.283185307179586 * 2.0**-64
 _WORD = 0xFFFFFFFF
 
 # (sin r - r) / r^3 and (cos r - 1) / r^2 in powers of r^2: the rest is below 2^-58 for |r| <= pi / 4
-_SIN = (
+SIN_SERIES = (
     -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000,
     1.0 / 355687428096000,
 )  # fmt: skip
-_COS = (
+COS_SERIES = (
     -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200,
     1.0 / 20922789888000,
 )  # fmt: skip
 
 
-def _make_words() -> Tensor:
+def make_words() -> Tensor:
     """int64 [4, 129]: for k = -1 ... 127, the fraction of `2^(k - 23) / (2 pi)` in four words, the lowest first."""
     rows = []
     for k in range(-1, 128):
@@ -36,7 +36,7 @@ def _make_words() -> Tensor:
     return torch.tensor(rows, dtype=torch.int64).t().contiguous()
 
 
-_WORDS = _make_words()
+_WORDS = make_words()
 
 
 def _reduce(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def _reduce(x: Tensor) -> tuple[Tensor, Tensor]:
     top = ((m * words[3] + (second >> 32)) & _WORD) + (1 << 29)  # an eighth of a turn more, to round to nearest
     quarters = (top >> 30) & 3
     rest = (((top & 0x3FFFFFFF) - (1 << 29)) << 32) + (second & _WORD)
-    return quarters, (rest.double() + (first & _WORD).double() * 2.0**-32) * _TURN_UNIT
+    return quarters, (rest.double() + (first & _WORD).double() * 2.0**-32) * TURN_UNIT
 
 
 def _series(coefficients: tuple[float, ...], at: Tensor) -> Tensor:
@@ -68,8 +68,8 @@ def _wave(x: Tensor, is_cosine: bool) -> Tensor:
     quarters = torch.where(is_large, quarters, 0)
     r = torch.where(is_large, rest, torch.where(size <= QUARTER, size, 0.0))
     z = r * r
-    sine = _series(_SIN, z).mul_(z).mul_(r).add_(r)
-    cosine = _series(_COS, z).mul_(z).add_(1.0)
+    sine = _series(SIN_SERIES, z).mul_(z).mul_(r).add_(r)
+    cosine = _series(COS_SERIES, z).mul_(z).add_(1.0)
     turned = (quarters + 1) & 3 if is_cosine else quarters
     result = torch.where((turned & 1) == 0, sine, cosine)
     result = torch.where(turned >= 2, -result, result)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from milon.gpu import elementary, fast
+from milon.gpu import angles, elementary, fast
 from milon.pol.program import NUMERICS, Input, InputRole, Node, Program, ProgramKind
 from milon.pol.shapes import DTYPES, DType, TensorType
 
@@ -22,7 +22,7 @@ MEMBERS_MAX = 64  # operations of a chain: its registers stay in the second cach
 _ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "sqrt")
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _LOGIC = ("and", "or", "not")
-_FUNCTIONS = ("exp", "expm1", "log", "tanh", "sigmoid", "erf", "rsqrt")
+_FUNCTIONS = tuple(elementary.FUNCTIONS)
 _SLOW_ALONE = (*_FUNCTIONS, "sqrt", "maximum", "minimum")  # take several passes in plain torch
 _SMALL = 256  # elements below which a lone operation is quicker in plain torch
 
@@ -67,9 +67,11 @@ def agrees(loops: ModuleType) -> bool:
 
 
 @cache
-def _coefficients() -> tuple[tuple[float, ...], ...]:
+def _coefficients() -> tuple[Any, ...]:
     log = (elementary.LOG2_HIGH, elementary.LOG2_LOW, elementary.LOG2_INVERSE, *elementary.LOG_SERIES)
-    return elementary.EXP_SERIES, log, elementary.ERF_SMALL, (*elementary.ERF_LARGE, elementary.ERF_STRETCH)
+    large = (*elementary.ERF_LARGE, elementary.ERF_STRETCH)
+    waves = (angles.QUARTER, angles.TURN_UNIT, *angles.SIN_SERIES, *angles.COS_SERIES)
+    return elementary.EXP_SERIES, log, elementary.ERF_SMALL, large, waves, angles.make_words().numpy()
 
 
 @cache

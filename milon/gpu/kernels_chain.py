@@ -14,6 +14,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
+from milon.gpu.kernels_angles import wave64
 from milon.gpu.kernels_cpu import compiled
 
 BLOCK = 1024  # elements: a register is 4 KiB, and a chain's dozen registers stay in the second cache
@@ -24,7 +25,7 @@ OPCODES = {
     for number, name in enumerate((
         "add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "sqrt", "copy", "where",
         "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "truth",
-        "exp", "expm1", "log", "tanh", "sigmoid", "erf", "rsqrt",
+        "exp", "expm1", "log", "tanh", "sigmoid", "erf", "rsqrt", "log1p", "sin", "cos",
     ))
 }  # fmt: skip
 _ROUND64 = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, half to even
@@ -32,8 +33,8 @@ _ROUND64_BITS = np.int64(0x4338000000000000)
 (
     _ADD, _SUB, _MUL, _DIV, _MAXIMUM, _MINIMUM, _NEG, _ABS, _SQRT, _COPY, _WHERE,
     _EQ, _NE, _LT, _LE, _GT, _GE, _AND, _OR, _NOT, _TRUTH,
-    _EXP, _EXPM1, _LOG, _TANH, _SIGMOID, _ERF, _RSQRT,
-) = range(28)  # fmt: skip
+    _EXP, _EXPM1, _LOG, _TANH, _SIGMOID, _ERF, _RSQRT, _LOG1P, _SIN, _COS,
+) = range(31)  # fmt: skip
 _FIRST_BINARY_END, _FIRST_COMPARISON, _FIRST_FUNCTION = _MINIMUM, _EQ, _EXP
 
 
@@ -167,7 +168,7 @@ def _expm1_64(x, exp, log):  # type: ignore[no-untyped-def]  # compiled: types c
 
 
 @compiled
-def _log64(x, log):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def _log64(x, log, correction):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     bits = np.float64(x).view(np.int64)
     m = np.int64((bits & np.int64(0xFFFFFFFFFFFFF)) | np.int64(1023 << 52)).view(np.float64)
     large = m > 2 * 0.7071067811865476
@@ -178,8 +179,19 @@ def _log64(x, log):  # type: ignore[no-untyped-def]  # compiled: types come from
     half = f * f * 0.5
     h = ((((log[13] * z + log[12]) * z + log[11]) * z + log[10]) * z + log[9]) * z + log[8]
     h = ((((h * z + log[7]) * z + log[6]) * z + log[5]) * z + log[4]) * z + log[3]
-    low = k * log[1] + s * (half + z * h)
+    low = k * log[1] + s * (half + z * h) + correction
     return k * log[0] - ((half - low) - f)
+
+
+@compiled
+def _log1p_64(x, log):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    safe = x if (x > -1.0) & (x < np.inf) else 0.0
+    whole = safe + 1.0
+    lost = (safe - (whole - 1.0) if safe < 1.0 else 1.0 - (whole - safe)) / whole
+    y = x if safe == 0.0 else _log64(whole, log, lost)
+    y = -np.inf if x == -1.0 else y
+    y = np.nan if x < -1.0 else y
+    return x if (x != x) | (x == np.inf) else y
 
 
 @compiled
@@ -203,7 +215,7 @@ def _erf64(x, exp, log, small, large):  # type: ignore[no-untyped-def]  # compil
 
 
 @compiled
-def _function(code, o, a, exp, log, small, large):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def _function(code, o, a, exp, log, small, large, waves, turns):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     if code == _EXP:
         for i in range(o.size):
             o[i] = np.float32(_exp64(_clamp(np.float64(a[i]), -110.0, 90.0), exp, log))
@@ -213,7 +225,7 @@ def _function(code, o, a, exp, log, small, large):  # type: ignore[no-untyped-de
     elif code == _LOG:
         for i in range(o.size):
             x = np.float64(a[i])
-            y = _log64(x if (x > 0.0) & (x < np.inf) else 1.0, log)
+            y = _log64(x if (x > 0.0) & (x < np.inf) else 1.0, log, 0.0)
             y = -np.inf if x == 0.0 else y
             y = np.nan if x < 0.0 else y
             o[i] = np.float32(x if (x != x) | (x == np.inf) else y)
@@ -229,6 +241,15 @@ def _function(code, o, a, exp, log, small, large):  # type: ignore[no-untyped-de
     elif code == _ERF:
         for i in range(o.size):
             o[i] = np.float32(_erf64(np.float64(a[i]), exp, log, small, large))
+    elif code == _LOG1P:
+        for i in range(o.size):
+            o[i] = np.float32(_log1p_64(np.float64(a[i]), log))
+    elif code == _SIN:
+        for i in range(o.size):
+            o[i] = np.float32(wave64(np.float64(a[i]), np.int64(0), waves, turns))
+    elif code == _COS:
+        for i in range(o.size):
+            o[i] = np.float32(wave64(np.float64(a[i]), np.int64(1), waves, turns))
     else:
         for i in range(o.size):
             x = np.float64(a[i])
@@ -282,7 +303,9 @@ def _store_truths(address, start, block):  # type: ignore[no-untyped-def]  # com
 
 
 @compiled
-def run_chain(first, last, count, scratch, base, stride, loads, code, stores, corrections, exp, log, small, large):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def run_chain(  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    first, last, count, scratch, base, stride, loads, code, stores, corrections, exp, log, small, large, waves, turns
+):
     """Blocks first to last of a chain over `count` elements.
 
     Value v of the chain lies at base[v] + stride[v] * p bytes, or, where base[v] is negative, in register -1 - base[v].
@@ -311,7 +334,7 @@ def run_chain(first, last, count, scratch, base, stride, loads, code, stores, co
             elif code[j, 0] < _FIRST_FUNCTION:
                 _compare(code[j, 0], o, a, b)
             else:
-                _function(code[j, 0], o, a, exp, log, small, large)
+                _function(code[j, 0], o, a, exp, log, small, large, waves, turns)
                 _correct(code[j, 0], at[code[j, 1]], at[code[j, 2]], size, corrections)
         for j in range(stores.shape[0]):
             _store_truths(stores[j, 1], start, carray(_floats_at(at[stores[j, 0]]), size))
