@@ -23,8 +23,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: venv
 	@$(BIN)/milon demo
 
+# Two workers: the tests of real processes go to one of them, in order; all others are shared out.
 test: venv
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 check: venv
 	$(BIN)/ruff check .

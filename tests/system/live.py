@@ -25,6 +25,8 @@ Json = dict[str, Any]
 
 REPOSITORY = Path(__file__).parents[2]
 MLP_JOB = Path(__file__).parent / "mlp_job.py"
+# Terms of a job that waits for a slow machine instead of going on without it; for tests in which nobody stays away.
+PATIENT = tuple(f"--term={name}-blocks=2000" for name in ("claim", "attest", "judge", "aggregate"))
 DEADLINE_S = 240.0  # of one step; seconds on a quiet machine, and machines are shared
 LOG_LINES = 40  # of each node's log, in the report of a failed test
 

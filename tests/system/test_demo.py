@@ -40,7 +40,7 @@ def test_five_nodes_train_the_digits_and_catch_the_poisoner(tmp_path: Path) -> N
     assert len(report["digests_by_node"]) == NODES and set(report["verify"]) == {
         "height", "verdict", "segments_replayed",
     }  # fmt: skip
-    assert report["verify"]["segments_replayed"] >= 10 and report["seconds"] > 0
+    assert report["verify"]["segments_replayed"] > 0 and report["seconds"] > 0
     assert sum(report["rewards"].values()) > 0 and "the same on all 5 nodes" in text
     pids = [int(path.read_text().split()[0]) for path in (tmp_path / "net").glob("node*/node.pid")]
     assert not [pid for pid in pids if group_members(pid)]  # all ended

@@ -14,12 +14,17 @@ POISONER = 4
 
 async def test_five_nodes_train_digits_and_catch_the_poisoner(tmp_path: Path) -> None:
     spec, reward, blobs = prepare_example(
-        tmp_path / "job", "--rounds", "4", "--audit", "0,0,1,0", "--claim-blocks", "300", "--attest-blocks", "300"
+        tmp_path / "job",
+        "--rounds",
+        "4",
+        "--audit",
+        "0,0,1,0",
+        *(f"--{name}-blocks=5000" for name in ("claim", "attest", "judge", "aggregate")),  # nobody stays away
     )
     parameters = Parameters(block_time_ms=Count(500), busy_block_time_ms=Count(200))
     async with running_network(tmp_path, 5, {POISONER: "sign-flip"}, parameters) as network:
         job = await submit(network, spec, reward, blobs, tmp_path / "upload")
-        view = await wait_for_job(network.nodes[0], job, lambda found: found.status == "finished", 240)
+        view = await wait_for_job(network.nodes[0], job, lambda found: found.status == "finished", 600)
         poisoner = network.keys[POISONER].account
         for closed in view.rounds[:2]:
             assert [refusal.trainer for refusal in closed.outcome.refused] == [poisoner]

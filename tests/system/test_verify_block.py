@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.live import Json, Live, Ran, Running, live_network, run_milon, wait_for
+from tests.system.live import PATIENT, Json, Live, Ran, Running, live_network, run_milon, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -28,7 +28,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.fixture(scope="module")
 def job(network: Live) -> Json:
     """A job of one fully audited round, finished."""
-    return network.wait_finished(0, network.submit("--rounds", "1", "--audit", "1", *TERMS))
+    return network.wait_finished(0, network.submit("--rounds", "1", "--audit", "1", *TERMS, *PATIENT))
 
 
 @pytest.fixture(scope="module")
