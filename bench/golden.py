@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.calls import digests
 from bench.cases import CASES, capture_case, digest_of
 from milon.base.codec import decode, encode
-from milon.gpu.interpreter import load
+from milon.gpu.interpreter import Plan, load
 from milon.gpu.philox import draw_uniform
 from milon.pol.program import Input, InputRole, Program, StepKey
 from milon.pol.shapes import DType
@@ -46,9 +46,12 @@ def make_tensor(entry: Input, number: int) -> Tensor:
     return uniform * 0.5 if is_square else uniform - 0.5
 
 
-def compute_digest(program: Program) -> str:
-    """Digest of the last state, all losses and all gradients of a few steps of a training program."""
-    plan = load(program)
+def compute_digest(program: Program, plan: Plan | None = None) -> str:
+    """Digest of the last state, all losses and all gradients of a few steps of a training program.
+
+    `plan` is the program loaded in another way than the ordinary one.
+    """
+    plan = plan or load(program)
     made = {number: make_tensor(entry, number) for number, entry in enumerate(program.inputs)}
     state = {entry.name: made[n] for n, entry in enumerate(program.inputs) if entry.role is InputRole.STATE}
     batch = [made[number] for number, entry in enumerate(program.inputs) if entry.role is InputRole.BATCH]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from milon.client.devices import AUTO, verify_device
+
 from .connection import open_node
 from .exits import Exit
-from .options import DEFAULT_NODE, BootstrapOption, JsonOption, NodeOption
+from .options import DEFAULT_NODE, BootstrapOption, DeviceOption, JsonOption, NodeOption
 from .output import print_json, print_lines, print_pairs
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def verify(
     segments: Annotated[int | None, typer.Option(min=0, help="Segments to replay; all where left out.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the replays; results do not depend on it.")] = 1,
     patience_s: Annotated[int, typer.Option("--patience", min=1, help="Seconds to look for each state.")] = 60,
+    device: DeviceOption = AUTO,
     data: Annotated[
         Path | None, typer.Option(help="An empty folder to work in; one that vanishes if left out.")
     ] = None,
@@ -102,6 +105,7 @@ def verify(
     for address in addresses:
         verify_multiaddress(address)
     trusted = parse_digest("--genesis-hash", genesis_hash)
+    verify_device(device)
     with contextlib.ExitStack() as stack:
         if data is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="milon-verify-")))
@@ -110,7 +114,8 @@ def verify(
             is_empty = not data.exists() or not any(data.iterdir())
             require(is_empty, Reason.DUPLICATE, f"{data} is not empty; name another folder")
             data.mkdir(parents=True, exist_ok=True)
-        report = _verify(folder, Question(addresses, trusted, block, segments, threads, float(patience_s)), as_json)
+        question = Question(addresses, trusted, block, segments, threads, float(patience_s), device)
+        report = _verify(folder, question, as_json)
     _print_report(report, as_json)
     raise typer.Exit(Exit.OK if report.verdict == "valid" else Exit.NO)
 
@@ -125,6 +130,7 @@ class Question:
     segments: int | None  # to replay at most; None: all
     threads: int  # of the replays
     patience_s: float = 60.0  # to look for each state
+    device: str = AUTO  # of the replays
 
 
 def _verify(folder: Path, question: Question, is_quiet: bool) -> VerifyReport:
@@ -141,6 +147,7 @@ def _verify(folder: Path, question: Question, is_quiet: bool) -> VerifyReport:
         question.block,
         segments=question.segments,
         threads=question.threads,
+        device=question.device,
         say=say,
         patience_s=question.patience_s,
     )

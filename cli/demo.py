@@ -15,11 +15,14 @@ from typing import Annotated
 
 import typer
 
+from milon.client.devices import CPU, verify_device
+
 from .demo_report import Outcome, build_report, list_failures, summarize
 from .demo_run import DemoChoices, run_demo
 from .demo_screen import Naming, open_screen
 from .exits import Exit
 from .network import make_local, read_adversaries
+from .options import DeviceOption
 from .output import print_lines
 from .processes import stop_nodes
 from .testnet import BlockTimeOption, BusyBlockTimeOption, DeltaOption, ThreadsOption, make_parameters
@@ -61,6 +64,7 @@ def demo(
     busy_block_time_ms: BusyBlockTimeOption = 200,
     delta_ms: DeltaOption = 1_000,
     threads: ThreadsOption = 1,
+    device: DeviceOption = CPU,
     screen: Annotated[bool, typer.Option(help="Draw a live screen; plain lines otherwise.")] = True,
 ) -> None:
     """Raise five nodes, one of them hostile, train the digits, verify the result from nothing, and end everything.
@@ -69,6 +73,7 @@ def demo(
     """
     if expect not in ("good", "collapse", "nothing"):
         raise typer.BadParameter("good, collapse or nothing", param_hint="--expect")
+    verify_device(device)
     texts = [f"{nodes - 1}=sign-flip"] if adversary is None else [text for text in adversary if text != "none"]
     adversaries = read_adversaries(texts)
     poisoners = tuple(sorted(adversaries))
@@ -78,7 +83,7 @@ def demo(
     parameters = make_parameters(block_time_ms, busy_block_time_ms, delta_ms)
     began = time.monotonic()
     with working_folder(root, keep) as folder:
-        testnet = make_local(folder / "net", nodes, adversaries, parameters, threads)
+        testnet = make_local(folder / "net", nodes, adversaries, parameters, threads, device)
         name_of = naming(testnet.accounts)
         with contextlib.ExitStack() as ending:
             ending.callback(stop_nodes, testnet.nodes)

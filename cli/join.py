@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from milon.client.devices import HELP, verify_device
+
 from .options import DEFAULT_NODE, BootstrapOption, DataOption, JsonOption
 from .output import print_json
 from .prepare_folder import describe_folder, prepare_folder
@@ -23,7 +25,7 @@ def join(
     genesis: Annotated[Path | None, typer.Option(help="Genesis file of the chain.")] = None,
     genesis_hash: Annotated[str, typer.Option(help="Its hash; enough, the file then comes from a peer.")] = "",
     role: Annotated[str | None, typer.Option(help="validator, trainer or full.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto or cpu: where training runs.")] = None,
+    device: Annotated[str | None, typer.Option(help=HELP)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the worker.")] = None,
     listen_host: Annotated[str | None, typer.Option(help="IP address for other nodes.")] = None,
     announce_host: Annotated[str | None, typer.Option(help="IP address others reach it at, if another.")] = None,
@@ -40,6 +42,8 @@ def join(
     from milon.node.folder import NodeFolder
 
     folder = NodeFolder(root)
+    current = load_config(folder) if folder.config.exists() else Config()
+    verify_device(device or current.device)
     given: dict[str, Any] = {
         "bootstrap": tuple(bootstrap) if bootstrap else None,
         "genesis_hash": genesis_hash.lower() or None,
@@ -51,7 +55,6 @@ def join(
         "listen_port": listen_port,
         "api_port": api_port,
     }
-    current = load_config(folder) if folder.config.exists() else Config()
     old_hash, new_hash = current.genesis_hash, given["genesis_hash"]
     is_same = not old_hash or new_hash in (None, old_hash)
     require(is_same, Reason.WRONG_CHAIN, f"{root} belongs to chain {old_hash[:8]}; name another folder with --data")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from milon.client.devices import CPU
 from milon.client.waiting import wait_until
 
 from .processes import find_process, read_last_lines, start_node, stop_nodes
@@ -33,7 +34,9 @@ def read_adversaries(texts: list[str]) -> dict[int, str]:
     return found
 
 
-def make_local(root: Path, nodes: int, adversaries: Mapping[int, str], parameters: Parameters, threads: int) -> Testnet:
+def make_local(
+    root: Path, nodes: int, adversaries: Mapping[int, str], parameters: Parameters, threads: int, device: str = CPU
+) -> Testnet:
     """Write a test network for this machine, on ports that are free."""
     from milon.base.units import TimeMs
     from milon.node.ports import find_free_ports
@@ -43,9 +46,11 @@ def make_local(root: Path, nodes: int, adversaries: Mapping[int, str], parameter
     ports = find_free_ports(2 * nodes)
     places = tuple(Place("127.0.0.1", ports[2 * index], ports[2 * index + 1]) for index in range(nodes))
     chain_id = f"testnet-{now_ms}"
-    return make_testnet(
-        root, TestnetPlan(chain_id, TimeMs(now_ms), places, parameters, adversaries=adversaries, threads=threads)
+    time_ms = TimeMs(now_ms)
+    plan = TestnetPlan(
+        chain_id, time_ms, places, parameters, adversaries=adversaries, threads=threads, device=device
     )
+    return make_testnet(root, plan)
 
 
 def read_status(folder: NodeFolder) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from milon.client.devices import HELP
+
 DEFAULT_NODE = Path("milon-data")
 DEFAULT_TESTNET = Path("milon-testnet")
 
@@ -17,6 +19,7 @@ KeyOption = Annotated[
     Path | None, typer.Option("--key", help="Key file that signs and pays; the node's own where none is named.")
 ]
 FeeOption = Annotated[int, typer.Option("--fee", min=0, help="Coins burned for the transaction.")]
+DeviceOption = Annotated[str, typer.Option("--device", help=HELP)]
 TestnetOption = Annotated[Path, typer.Option("--dir", help="The test network's folder.")]
 BootstrapOption = Annotated[
     list[str] | None,

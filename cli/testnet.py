@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from milon.client.devices import AUTO, CPU, verify_device, verify_name
 from milon.client.waiting import wait_for
 
 from .exits import Exit
 from .network import make_local, raise_network, read_adversaries, read_status
-from .options import DEFAULT_TESTNET, JsonOption, TestnetOption
+from .options import DEFAULT_TESTNET, DeviceOption, JsonOption, TestnetOption
 from .output import print_json, print_lines, print_table
 from .processes import find_process, read_last_lines, stop_nodes
 
@@ -55,6 +56,7 @@ def up(
     busy_block_time_ms: BusyBlockTimeOption = 200,
     delta_ms: DeltaOption = 1_000,
     threads: ThreadsOption = 1,
+    device: DeviceOption = CPU,
     as_json: JsonOption = False,
 ) -> None:
     """Start a test network on this machine: a new one where the folder is new, else the same chain again."""
@@ -64,11 +66,12 @@ def up(
         if not as_json:
             print_lines([line])
 
+    verify_device(device)
     if Testnet(root).genesis.exists():
         testnet = load_testnet(root)
     else:
         parameters = make_parameters(block_time_ms, busy_block_time_ms, delta_ms)
-        testnet = make_local(root, nodes, read_adversaries(adversary or []), parameters, threads)
+        testnet = make_local(root, nodes, read_adversaries(adversary or []), parameters, threads, device)
         say(f"made a new chain in {root}")
     raise_network(testnet, say)
     found = describe_testnet(root)
@@ -193,6 +196,7 @@ def files(
     busy_block_time_ms: BusyBlockTimeOption = 200,
     delta_ms: DeltaOption = 1_000,
     threads: ThreadsOption = 1,
+    device: DeviceOption = AUTO,
     as_json: JsonOption = False,
 ) -> None:
     """Write genesis, keys, settings and start-up scripts for nodes on separate hosts; starts nothing.
@@ -202,6 +206,7 @@ def files(
     from milon.base.units import TimeMs
     from milon.node.testnet_files import Place, TestnetPlan, make_testnet
 
+    verify_name(device)  # whether it is there, each host finds out
     places = tuple(Place(name, port + host[:index].count(name), 0) for index, name in enumerate(host))
     plan = TestnetPlan(
         chain_id,
@@ -210,7 +215,7 @@ def files(
         make_parameters(block_time_ms, busy_block_time_ms, delta_ms),
         read_adversaries(adversary or []),
         threads=threads,
-        device="auto",
+        device=device,
     )
     testnet = make_testnet(root, plan)
     if as_json:

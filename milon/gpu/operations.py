@@ -16,7 +16,8 @@ from torch import Tensor
 from milon.base.errors import Reason, Rejected
 from milon.gpu.elementary import FUNCTIONS, evaluate, power, square_root
 from milon.gpu.exact import exact_scatter_sum
-from milon.gpu.fast import multiply, total
+from milon.gpu.fast import total
+from milon.gpu.fast_products import product
 from milon.pol.shapes import DTYPES, DType, TensorType
 
 Kernel = Callable[..., Tensor]
@@ -121,7 +122,7 @@ def _slice(call: Call) -> Kernel:
     return lambda value: value[picked]
 
 
-def _check_indices(indices: Tensor, size: int) -> None:
+def check_indices(indices: Tensor, size: int) -> None:
     """Refuse indices outside [0, size) before any kernel meets them: devices differ in what they do."""
     if bool(((indices < 0) | (indices >= size)).any()):
         raise Rejected(Reason.OUT_OF_RANGE, f"an index outside [0, {size})")
@@ -132,7 +133,7 @@ def _gather(call: Call) -> Kernel:
     size = call.operands[0].shape[axis]
 
     def run(values: Tensor, indices: Tensor) -> Tensor:
-        _check_indices(indices, size)
+        check_indices(indices, size)
         return values.gather(axis, indices)
 
     return run
@@ -142,7 +143,7 @@ def _scatter_sum(call: Call) -> Kernel:
     axis, size = call.attributes[0][0], call.attributes[1][0]
 
     def run(values: Tensor, indices: Tensor) -> Tensor:
-        _check_indices(indices, size)
+        check_indices(indices, size)
         return exact_scatter_sum(values, indices, axis, size)
 
     return run
@@ -155,7 +156,7 @@ def _iota(call: Call) -> Kernel:
 
 def _matmul(call: Call) -> Kernel:
     bits = call.magnitude_bits
-    return lambda left, right: multiply(left, right, bits)
+    return lambda left, right: product(left, right, bits)
 
 
 def _plain(kernel: Kernel) -> Maker:

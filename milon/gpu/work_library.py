@@ -15,10 +15,20 @@ from milon.base.codec import SIZE_MAX_BYTES, decode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.gpu.checkpoint import MODEL_PREFIX, STATE_MAX_BYTES, state_digest
+from milon.gpu.devices import ON_CPU, Choice
 from milon.gpu.interpreter import Plan, load
 from milon.gpu.operations import TORCH_DTYPES
 from milon.gpu.rows import DATASET_BYTES_MAX, Dataset, parse_manifest, read_dataset
-from milon.pol.program import PROGRAM_BYTES_MAX, InputRole, OutputRole, Program, ProgramKind
+from milon.gpu.sharding import load_sharded
+from milon.pol.program import (
+    PROGRAM_BYTES_MAX,
+    Budget,
+    InputRole,
+    OutputRole,
+    Program,
+    ProgramKind,
+    verify_program,
+)
 from milon.pol.shapes import DType
 from milon.pol.work import BlobFile
 
@@ -101,19 +111,23 @@ def _keep(kept: OrderedDict[Digest, Kept], blob: Digest, make: Callable[[], Kept
 class Library:
     """Loaded programs and datasets by blob id, the least recently used given up first."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        """`device` is torch's name of what programs run on."""
-        self._device = device
+    def __init__(self, choice: Choice = ON_CPU) -> None:
+        """`choice`: what programs run on."""
+        self._choice = choice
         self._plans: OrderedDict[Digest, Plan] = OrderedDict()
         self._datasets: OrderedDict[Digest, Dataset] = OrderedDict()
 
     def open_program(self, files: Files, blob: Digest, kind: ProgramKind) -> Plan:
         """The program in a blob, checked and ready to run."""
-        plan = _keep(self._plans, blob, lambda: load(read_program(files, blob, kind), self._device), PROGRAMS_KEPT)
+        plan = _keep(self._plans, blob, lambda: self._load(read_program(files, blob, kind)), PROGRAMS_KEPT)
         if plan.program.kind is not kind:
             found = plan.program.kind.value
             raise Rejected(Reason.WRONG_TYPE, f"a {found} program where {kind.value} is needed")
         return plan
+
+    def _load(self, program: Program) -> Plan:
+        devices = self._choice.spread(verify_program(program, Budget()).operations)
+        return load(program, devices[0]) if len(devices) == 1 else load_sharded(program, devices)
 
     def open_dataset(self, files: Files, blob: Digest) -> Dataset:
         """The dataset whose manifest is `blob`."""

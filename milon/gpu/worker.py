@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
+from milon.gpu.devices import CPU, HELP
 from milon.pol.work import (
     AggregateRound,
     Answer,
@@ -62,24 +63,19 @@ def _refuse(reason: Reason, detail: str) -> WorkRefused:
     return WorkRefused(reason.value, detail[:DETAIL_CHARACTERS_MAX])
 
 
-def _choose_device(wanted: str) -> str:
-    """Torch's name of the device to run on; "auto" takes a GPU where there is one."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
-
-
-def _make_performer(threads: int, device: str) -> Callable[[Request, Callable[[Progress], None]], Result]:
+def _make_performer(
+    threads: int, device: str, shards: int
+) -> Callable[[Request, Callable[[Progress], None]], Result]:
     """Load torch, which takes seconds, and give what performs a request."""
     import torch
 
-    from milon.gpu import work_check, work_rounds
+    from milon.gpu import devices, work_check, work_rounds
     from milon.gpu.work_library import Library
 
     torch.set_num_threads(threads)
-    library = Library(_choose_device(device))
+    choice = devices.choose(device, shards)
+    devices.prepare(choice)
+    library = Library(choice)
 
     def perform(request: Request, answer: Callable[[Progress], None]) -> Result:
         try:
@@ -131,14 +127,15 @@ def main() -> None:
     """Answer requests until standard input closes."""
     parser = argparse.ArgumentParser(prog="python -m milon.gpu.worker", description=__doc__)
     parser.add_argument("--threads", type=int, default=1, help="threads that one operation may use")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, or auto: a GPU where there is one")
+    parser.add_argument("--device", default=CPU, help=HELP)
+    parser.add_argument("--shards", type=int, default=0, help="parts of every batch in lockstep; the bits are the same")
     chosen = parser.parse_args()
     source, sink = _take_standard_streams()
     os.nice(NICENESS)
     _offer_itself_when_memory_ends()
     requests: queue.Queue[bytes] = queue.Queue(maxsize=1)  # the node sends one request at a time
     threading.Thread(target=_listen, args=(source, requests), daemon=True).start()
-    perform = _make_performer(chosen.threads, chosen.device)
+    perform = _make_performer(chosen.threads, chosen.device, chosen.shards)
     while True:
         request: Request = decode(Request, requests.get(), MESSAGE_BYTES_MAX)
         try:

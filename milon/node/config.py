@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from milon.node.folder import NodeFolder, read_file, write_file
 _CONFIG_MAX_BYTES = 64 << 10  # some hundred bootstrap addresses
 _ADDRESS_MAX = 256  # characters; a multiaddress with a peer id has about 90
 _BOOTSTRAP_MAX = 64  # a newcomer needs one that answers
-
+_DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")  # which names there are, only the worker's library knows
 
 # How a node of a test network may misbehave in learning; it goes on voting. `milon.pol.work` hands it to the worker.
 ADVERSARIES = ("sign-flip", "scaled", "noise", "nan", "lazy", "accept")
@@ -43,7 +44,7 @@ class Config:
     announce_host: str = ""  # IP address others reach this node at, where it is not the one it listens on
     bootstrap: tuple[str, ...] = ()  # multiaddresses with peer ids; the first nodes to dial
     api_port: int = 0  # of the HTTP API on 127.0.0.1; 0: a free one
-    device: str = "auto"  # "auto" or "cpu": where training runs
+    device: str = "auto"  # "auto", "cpu", or a kind of accelerator and perhaps its number: where training runs
     threads: int = 1  # of the worker's arithmetic; results do not depend on it
     adversary: str = ""  # one of `ADVERSARIES`; empty: it does not misbehave
     log_level: str = "info"  # "debug", "info", "warning" or "error"
@@ -72,7 +73,6 @@ def verify_config(config: Config) -> None:
     """Raise `Rejected` unless every setting means something; whether a port is free shows when it is opened."""
     choices = (
         ("role", config.role, tuple(Role)),
-        ("device", config.device, ("auto", "cpu")),
         ("log_level", config.log_level, ("debug", "info", "warning", "error")),
         ("adversary", config.adversary, ("", *ADVERSARIES)),
     )
@@ -80,6 +80,9 @@ def verify_config(config: Config) -> None:
         require(
             value in allowed, Reason.OUT_OF_RANGE, f"{name} = {value!r}; it may be {', '.join(filter(None, allowed))}"
         )
+    is_name = _DEVICE.fullmatch(config.device) is not None
+    names = "auto, cpu, or an accelerator and its number, name:0"
+    require(is_name, Reason.OUT_OF_RANGE, f"device = {config.device!r:.80}; it may be {names}")
     ranges = (
         ("listen_port", config.listen_port, 0, 65_535),
         ("api_port", config.api_port, 0, 65_535),

@@ -1,6 +1,7 @@
 """`milon init`, `status`, `peers`, `stop`, and what `join` refuses before a node starts."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,19 @@ def genesis_file(tmp_path: Path) -> Path:
     path = tmp_path / "genesis.cbor"
     path.write_bytes(encode(GENESIS))
     return path
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("cu" + "da:97", r"nothing was started.*--device cpu"), ("teapot", "it may be auto, cpu, ")],
+)
+def test_join_on_a_device_that_is_not_here_starts_nothing(
+    milon: Milon, tmp_path: Path, genesis_file: Path, started: list[tuple[Path, Config]], device: str, said: str
+) -> None:
+    root = tmp_path / "node"
+    ran = milon("join", "--data", root, "--genesis", genesis_file, "--device", device)
+    assert ran.code == 2 and re.search(said, ran.err)
+    assert not root.exists() and not started
 
 
 def test_init_makes_a_folder_and_a_second_one_keeps_the_keys(milon: Milon, tmp_path: Path, genesis_file: Path) -> None:

@@ -48,9 +48,9 @@ COMMAND = [sys.executable, "-m", "milon.gpu.worker", "--threads", "1"]
 class WorkerProcess:
     """The node's side of the pipes, without a node."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe)
+        self.process = subprocess.Popen([*COMMAND, *options], stdin=pipe, stdout=pipe, stderr=pipe)
         self.progress: list[Progress] = []
 
     def send(self, request: Request) -> None:
@@ -143,6 +143,17 @@ def test_a_round_through_the_pipes(worker: WorkerProcess, tmp_path: Path) -> Non
     assert done.files[0].blob == done.outcome.state and done.outcome.rows == 23
     assert [refusal.trainer[0] for refusal in done.outcome.refused] == [3]
     assert worker.ask(_aggregate(trained, tmp_path)).outcome == done.outcome  # type: ignore[union-attr, arg-type]
+
+
+def test_shards_make_the_same_claim(worker: WorkerProcess, tmp_path: Path) -> None:
+    whole = worker.ask(_train(tmp_path, 0, 2))
+    started = WorkerProcess("--shards", "3")
+    dealt_out = started.ask(_train(tmp_path, 0, 2))
+    assert isinstance(whole, SegmentsTrained) and isinstance(dealt_out, SegmentsTrained)
+    assert (dealt_out.records, dealt_out.traces) == (whole.records, whole.traces)
+    replayed = started.ask(_replay(whole))
+    assert isinstance(replayed, SegmentsReplayed) and all(result.is_same for result in replayed.results)
+    started.close()
 
 
 def test_a_round_nobody_can_bear_is_void(worker: WorkerProcess, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.house.source import (
 )
 
 SUPERVISOR = "milon/node/supervisor.py"  # the one place that may catch anything: it restarts or ends the node
+DEVICES = "milon/gpu/devices.py"  # the one file that tells one kind of device from another
 BROAD = {"Exception", "BaseException"}
 GROUPS = {"BaseExceptionGroup", "ExceptionGroup"}  # trio hands them over: taken apart and raised on, never swallowed
 
@@ -121,6 +122,19 @@ def forbidden_texts(path: str, text: str) -> Iterator[str]:
                 yield f"{path}:{number}: a package registry's host: {host}"
         if UNFINISHED.search(line):
             yield f"{path}:{number}: says that it is not finished"
+
+
+def named_gpus(source: Source) -> Iterator[str]:
+    """Nothing but `devices.py` knows what kinds of device there are."""
+    if source.path != DEVICES:
+        for number, line in enumerate(source.text.splitlines(), 1):
+            if "cu" + "da" in line.lower():
+                yield f"{source.path}:{number}: names a kind of GPU; only {DEVICES} may"
+
+
+def test_a_kind_of_gpu_is_named_in_one_place() -> None:
+    expect_none(finding for source in sources(*PRODUCT) for finding in named_gpus(source))
+    assert list(named_gpus(source_of("device = 'cu" + "da:1'")))
 
 
 def test_nothing_catches_everything() -> None:
