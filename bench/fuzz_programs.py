@@ -4,21 +4,23 @@
 
 A mutant is a program of the golden vectors, or a call of one operation, with some of its parts exchanged or with bytes
 of its encoding changed. It is decoded, checked against a small budget, and run on tensors that fit its inputs. Anything
-but `Rejected` is a finding and ends the campaign with the mutant's number; so does a run that takes more than its
-memory or too long.
+but `Rejected` is a finding and ends the campaign with the mutant's number; so does a mutant that takes too long, or
+more memory than the budget or than its check said. A whole campaign is kept in `bench/results/fuzz-programs.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
+import json
+import platform
 import random
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -38,13 +40,18 @@ from milon.pol.program import (
     OutputRole,
     Program,
     StepKey,
+    verify_program,
 )
 from milon.pol.shapes import DType
 
 BUDGET = Budget(memory_bytes_max=32 << 20, operations_max=1 << 26)
+MMAP_THRESHOLD, MAPPED_BYTES = -3, 1 << 16  # of mallopt: allocations from this size on are given back when freed
 SECONDS_MAX = 20.0  # for one mutant: a budget of 2^26 steps takes well below a second on one busy core
-SLACK_BYTES = 256 << 20  # what torch itself may come to hold while it runs for the first time
-MODELS_SHARE = 0.3  # of the mutants; the others are single operations, which run much more often
+SLACK_BYTES = 8 << 20  # the encoding, decoded, in Python's objects; pages that the allocator keeps
+MODELS_SHARE = 0.15  # of the mutants; the others are single operations, which run much more often
+WHOLE_CAMPAIGN = 100_000  # mutants; only so many are worth a file
+RESULT = Path(__file__).parent / "results" / "fuzz-programs.json"
+PROGRESS = 5_000  # mutants from one line of progress to the next
 SIZES = (-(1 << 63), -1, 0, 1, 2, 3, 5, 8, 64, 1 << 20, 1 << 33, (1 << 63) - 1)
 Mutation = Callable[[Program, random.Random], Program]
 
@@ -55,8 +62,9 @@ class Tally:
 
     ran: int = 0  # accepted, and run to the end
     refused: Counter[str] = field(default_factory=Counter)  # by reason
-    seconds_worst: float = 0.0  # of one mutant
-    growth_bytes: int = 0  # of the process's memory, at most
+    seconds_worst: float = 0.0  # of one mutant, of the process's own time
+    growth_bytes: int = 0  # of the process's memory during one mutant, at most
+    excess_bytes: int = -(1 << 62)  # of that growth above what the check of the mutant had said, at most
 
 
 def _change_sizes(sizes: Sequence[int], chance: random.Random) -> tuple[int, ...]:
@@ -154,7 +162,29 @@ def _change_header(program: Program, chance: random.Random) -> Program:
     )
 
 
-MUTATIONS: tuple[Mutation, ...] = (*[_change_node] * 8, _change_input, _change_constant, _change_output, _change_header)
+def _resize_everywhere(program: Program, chance: random.Random) -> Program:
+    """One size becomes another wherever it stands, so that the whole often still fits and takes far more or less."""
+    sizes = sorted({size for entry in program.inputs for size in entry.shape})
+    if not sizes:
+        return program
+    old, new = chance.choice(sizes), chance.choice([2, 3, 7, 64, 500, 4096, 1 << 16, 1 << 20])
+
+    def change(values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(new if value == old else value for value in values)
+
+    return dataclasses.replace(
+        program,
+        inputs=tuple(dataclasses.replace(entry, shape=change(entry.shape)) for entry in program.inputs),
+        nodes=tuple(
+            Node(node.operation, node.operands, tuple(change(attribute) for attribute in node.attributes))
+            for node in program.nodes
+        ),
+    )
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *[_change_node] * 8, *[_resize_everywhere] * 3, _change_input, _change_constant, _change_output, _change_header,
+)  # fmt: skip
 
 
 def mutate(program: Program, raw: bytes, chance: random.Random) -> bytes:
@@ -169,72 +199,150 @@ def mutate(program: Program, raw: bytes, chance: random.Random) -> bytes:
     return encode(program)
 
 
-def run_mutant(raw: bytes) -> None:
-    """Decode, check and run; raises `Rejected`, and nothing else, where it does not get so far."""
+@dataclass(slots=True)
+class Gauge:
+    """What the process takes from `start` to `stop`."""
+
+    before: int = 0  # bytes of memory at the start
+    growth: int = 0  # bytes of memory above that, at most, over all spans
+    seconds: float = 0.0  # of the process's own time, over all spans: other work on the machine does not count
+    began: float = 0.0
+
+    def start(self) -> None:
+        """Begin a span."""
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        self.before, self.began = _memory_bytes("VmRSS"), time.process_time()
+
+    def stop(self) -> None:
+        """End the span."""
+        self.seconds += time.process_time() - self.began
+        self.growth = max(self.growth, _memory_bytes("VmHWM") - self.before)
+
+
+def return_memory_at_once() -> None:
+    """Tell the C library to give back what is freed, where it is glibc: what it keeps would hide the next growth."""
+    known = getattr(ctypes.CDLL(None), "mallopt", None)
+    if known is not None:
+        known(MMAP_THRESHOLD, MAPPED_BYTES)
+
+
+def _memory_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"this system does not tell {field}")
+
+
+def run_mutant(raw: bytes, gauge: Gauge) -> int:
+    """Decode, check and run; the bytes of memory that the check said, inputs among them.
+
+    The tensors that a caller passes in are made outside of what is measured. Raises `Rejected`, and nothing else, where
+    it does not get so far.
+    """
+    gauge.start()
     program = decode(Program, raw)
+    said = verify_program(program, BUDGET).memory_bytes
     plan = load(program, budget=BUDGET)
+    gauge.stop()
     made = [make_tensor(entry, number) for number, entry in enumerate(program.inputs)]
     pairs = list(zip(program.inputs, made, strict=True))
     state = {entry.name: tensor for entry, tensor in pairs if entry.role is InputRole.STATE}
-    plan.run(state, [tensor for entry, tensor in pairs if entry.role is InputRole.BATCH], StepKey(bytes(32), 0, 0, 0))
+    batch = [tensor for entry, tensor in pairs if entry.role is InputRole.BATCH]
+    gauge.start()
+    plan.run(state, batch, StepKey(bytes(32), 0, 0, 0))
+    gauge.stop()
+    return said
 
 
-def _memory_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _try_mutant(raw: bytes, tally: Tally) -> None:
+    """Run one mutant and enter what it took; `RuntimeError` where that is too much."""
+    gauge, said = Gauge(), None
+    try:
+        said = run_mutant(raw, gauge)
+        tally.ran += 1
+    except Rejected as refusal:
+        gauge.stop()
+        tally.refused[refusal.reason.value] += 1
+    tally.seconds_worst = max(tally.seconds_worst, gauge.seconds)
+    tally.growth_bytes = max(tally.growth_bytes, gauge.growth)
+    if said is not None:
+        tally.excess_bytes = max(tally.excess_bytes, gauge.growth - said)
+    allowed = (BUDGET.memory_bytes_max if said is None else said) + SLACK_BYTES
+    if gauge.seconds > SECONDS_MAX or gauge.growth > allowed:
+        raise RuntimeError(f"{gauge.seconds:.1f} s and {gauge.growth} bytes where {allowed} were allowed")
 
 
-def campaign(count: int, seed: int, names: Sequence[str]) -> Tally:
+def campaign(count: int, seed: int, names: Sequence[str], report: Callable[[str], None] = lambda line: None) -> Tally:
     """Run so many mutants of the named models and of every operation.
 
     Raises what a mutant raises besides `Rejected`, with the mutant's number in a note.
     """
+    return_memory_at_once()
     programs = [unpack(read_vectors()[name]["program"]) for name in names]
     models = len(programs)
     programs += [call.make_program() for call in make_calls()]
     raws = [encode(program) for program in programs]
     tally = Tally()
-    for raw in raws[:models]:
-        run_mutant(raw)  # torch's first runs take memory of their own
+    for raw in raws:
+        run_mutant(raw, Gauge())  # the first runs in torch take memory of their own
     weights = [len(raw) ** -2.0 for raw in raws[:models]]  # small models more often: they take less time
-    before = _memory_bytes()
     for number in range(seed, seed + count):
         chance = random.Random(number)
         is_model = chance.random() < MODELS_SHARE
         place = chance.choices(range(models), weights)[0] if is_model else chance.randrange(models, len(programs))
-        began = time.process_time()  # other work on the machine does not count
         try:
-            run_mutant(mutate(programs[place], raws[place], chance))
-            tally.ran += 1
-        except Rejected as refusal:
-            tally.refused[refusal.reason.value] += 1
+            _try_mutant(mutate(programs[place], raws[place], chance), tally)
         except Exception as error:
             error.add_note(f"mutant {number} of program {place}")
             raise
-        tally.seconds_worst = max(tally.seconds_worst, time.process_time() - began)
-        tally.growth_bytes = _memory_bytes() - before
-        if tally.seconds_worst > SECONDS_MAX or tally.growth_bytes > BUDGET.memory_bytes_max + SLACK_BYTES:
-            raise RuntimeError(f"mutant {number} of program {place}: {tally}")
+        if (number + 1 - seed) % PROGRESS == 0:
+            report(f"{number + 1 - seed} of {count} mutants: {tally.ran} ran, {tally.refused.total()} refused")
     return tally
+
+
+def keep(tally: Tally, count: int, seed: int, seconds: float) -> None:
+    """Write what came of a whole campaign to the results."""
+    found = {
+        "machine": {"processor": platform.processor(), "torch": torch.__version__, "threads": 1},
+        "mutants": count,
+        "first": seed,
+        "ran": tally.ran,
+        "refused": dict(tally.refused.most_common()),
+        "crashes": 0,
+        "over_budget": 0,
+        "budget_memory_bytes": BUDGET.memory_bytes_max,
+        "budget_operations": BUDGET.operations_max,
+        "worst_growth_bytes": tally.growth_bytes,
+        "worst_growth_above_what_the_check_said_bytes": tally.excess_bytes,
+        "worst_seconds": round(tally.seconds_worst, 3),
+        "seconds": round(seconds),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main() -> None:
     """Run the campaign and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--count", type=int, default=WHOLE_CAMPAIGN)
     parser.add_argument("--seed", type=int, default=0, help="number of the first mutant")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = [name for name in read_vectors() if name != "resnet18"]  # its 11 million elements only take time
     began = time.perf_counter()
-    tally = campaign(options.count, options.seed, names)
+    tally = campaign(options.count, options.seed, names, lambda line: print(line, flush=True))
+    seconds = time.perf_counter() - began
     print(f"{options.count} mutants: {tally.ran} ran, {tally.refused.total()} refused, no other end")
     for reason, times in tally.refused.most_common():
         print(f"    {reason}: {times}")
     print(
-        f"longest {tally.seconds_worst:.2f} s, memory grew by {tally.growth_bytes / 1e6:.0f} MB, "
-        f"{time.perf_counter() - began:.0f} s in all"
+        f"longest {tally.seconds_worst:.2f} s; memory grew by at most {tally.growth_bytes / 1e6:.0f} MB of a budget of "
+        f"{BUDGET.memory_bytes_max / 1e6:.0f}, at most {tally.excess_bytes / 1e6:.1f} above what a check had said; "
+        f"{seconds:.0f} s in all"
     )
+    if options.count >= WHOLE_CAMPAIGN:
+        keep(tally, options.count, options.seed, seconds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -115,8 +115,11 @@ class Plan:
         loss = prediction = None
         correct: int | None = None
         used = {_memory_of(value) for value in values[: len(self.program.inputs) + len(self.constants)]}
-        for output in self.program.outputs:
+        last = {output.value: place for place, output in enumerate(self.program.outputs)}
+        for place, output in enumerate(self.program.outputs):
             value = values[output.value]
+            if last[output.value] == place:
+                values[output.value] = None  # so that what is copied below is held once
             if value is None:
                 raise RuntimeError(f"value {output.value} was freed before it was output")
             if value.dtype is torch.float32 and fast.has_nan(value):

@@ -30,38 +30,40 @@ from milon.pol.table import (
 )
 
 ELEMENTWISE: dict[str, Operation] = {}
+PAIR_SCRATCH_BYTES = 16  # an element: two numbers of 64 bits, or three of 32 and some truths
+SUM_SCRATCH_BYTES = 48  # an element, while it is added: 44 when measured, where the integers need two limbs
 
 
 def _register_elementwise() -> None:
-    def unary(dtypes: tuple[DType, ...], cost: int) -> Check:
+    def unary(dtypes: tuple[DType, ...], cost: int, scratch: int = 0) -> Check:
         def check(operands: Operands, attributes: Attributes) -> Outcome:
             verify_dtype(operands[0], *dtypes)
-            scratch = SLOW_SCRATCH_BYTES * operands[0].elements if cost == SLOW_FUNCTION else 0
-            return simple_outcome(operands[0].dtype, operands[0].shape, cost, scratch)
+            return simple_outcome(operands[0].dtype, operands[0].shape, cost, scratch * operands[0].elements)
 
         return check
 
-    def binary(dtypes: tuple[DType, ...], result: DType | None, cost: int) -> Check:
+    def binary(dtypes: tuple[DType, ...], result: DType | None, cost: int, scratch: int = 0) -> Check:
         def check(operands: Operands, attributes: Attributes) -> Outcome:
             verify_same_dtype(operands)
             verify_dtype(operands[0], *dtypes)
             shape = compute_broadcast(operands[0].shape, operands[1].shape)
-            scratch = SLOW_SCRATCH_BYTES * compute_product(shape) if cost >= SLOW_FUNCTION else 0
-            return simple_outcome(result or operands[0].dtype, shape, cost, scratch)
+            return simple_outcome(result or operands[0].dtype, shape, cost, scratch * compute_product(shape))
 
         return check
 
     numbers, reals, truths = (DType.FLOAT32, DType.INT64), (DType.FLOAT32,), (DType.BOOL,)
     for name in ("neg", "abs"):
         enter(ELEMENTWISE, name, "N1", 1)(unary(numbers, 1))
-    enter(ELEMENTWISE, "sqrt", "N1", 1)(unary(reals, 1))
+    enter(ELEMENTWISE, "sqrt", "N1", 1)(unary(reals, 1, PAIR_SCRATCH_BYTES))
     for name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "sigmoid", "rsqrt"):
-        enter(ELEMENTWISE, name, "N2", 1)(unary(reals, SLOW_FUNCTION))
+        enter(ELEMENTWISE, name, "N2", 1)(unary(reals, SLOW_FUNCTION, SLOW_SCRATCH_BYTES))
     enter(ELEMENTWISE, "not", "N1", 1)(unary(truths, 1))
-    for name in ("add", "sub", "mul", "maximum", "minimum"):
+    for name in ("add", "sub", "mul"):
         enter(ELEMENTWISE, name, "N1", 2)(binary(numbers, None, 1))
+    for name in ("maximum", "minimum"):
+        enter(ELEMENTWISE, name, "N1", 2)(binary(numbers, None, 1, PAIR_SCRATCH_BYTES))
     enter(ELEMENTWISE, "div", "N1", 2)(binary(reals, None, 1))
-    enter(ELEMENTWISE, "pow", "N2", 2)(binary(reals, None, 2 * SLOW_FUNCTION))
+    enter(ELEMENTWISE, "pow", "N2", 2)(binary(reals, None, 2 * SLOW_FUNCTION, SLOW_SCRATCH_BYTES))
     for name in ("and", "or"):
         enter(ELEMENTWISE, name, "N1", 2)(binary(truths, None, 1))
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
@@ -93,7 +95,7 @@ def check_sum(operands: Operands, attributes: Attributes) -> Outcome:
     verify_dtype(operands[0], DType.FLOAT32, DType.INT64)
     shape = compute_reduced(operands[0].shape, attributes[0], read_flag(attributes[1][0]))
     elements = operands[0].elements
-    return Outcome(TensorType(operands[0].dtype, shape), 4 * elements, 20 * elements)
+    return Outcome(TensorType(operands[0].dtype, shape), 4 * elements, SUM_SCRATCH_BYTES * elements)
 
 
 def _check_extreme(operands: Operands, attributes: Attributes) -> Outcome:

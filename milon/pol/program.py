@@ -15,11 +15,13 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.hashing import digest
 from milon.base.ids import Digest
 from milon.pol.operations import OPERATIONS, check_call
-from milon.pol.shapes import DType, TensorType, verify_shape
+from milon.pol.shapes import DType, TensorType, compute_product, verify_shape
 from milon.pol.table import Outcome
 
 NUMERICS = "exact/1"  # the rules N1 to N7 and the table of operations, as docs/spec/numerics.md states them
 MAGNITUDE_BITS = (13, 21)  # M of rule N4: 13 for int8 kernels, 21 for binary64 kernels
+VIEWS = frozenset({"cast", "expand", "permute", "reshape", "slice"})  # results may lie in their operand's memory
+DRAW_SCRATCH_BYTES = 32  # an element, while it is drawn: 26 when measured, in words of 64 bits
 VALUES_MAX = 1 << 16  # a transformer of 48 layers captures to fewer than 40,000 nodes
 CONSTANT_MAX_BYTES = 1 << 20  # tables of positions and masks; weights are state, not constants
 PROGRAM_BYTES_MAX = 64 << 20  # the largest tables of constants, and nodes far beyond any budget
@@ -252,21 +254,34 @@ def _verify_outputs(program: Program, types: tuple[TensorType, ...]) -> None:
     require((needed, "") in seen, Reason.MALFORMED, f"a {program.kind.value} program without a {needed.value}")
 
 
+def _find_owners(program: Program) -> list[int]:
+    """For each value, the one whose memory it may share: its own number, or that of what it is a view of."""
+    owners = list(range(len(program.inputs) + len(program.constants)))
+    for node in program.nodes:
+        owners.append(owners[node.operands[0]] if node.operation in VIEWS else len(owners))
+    return owners
+
+
 def _compute_peak(program: Program, types: tuple[TensorType, ...], scratch: list[int]) -> int:
-    """The most bytes alive at once when every value is freed after its last use."""
+    """The most bytes alive at once when every value is freed after the last use of it and of all views of it."""
     base = len(program.inputs) + len(program.constants)
-    last = compute_last_uses(program)
+    owners = _find_owners(program)
+    last = list(compute_last_uses(program))
+    for value in reversed(range(len(last))):
+        last[owners[value]] = max(last[owners[value]], last[value])
     freed: list[list[int]] = [[] for _ in range(len(program.nodes) + 1)]
     for value, place in enumerate(last):
         if value >= base:  # inputs and constants belong to the caller and stay
             freed[max(place, value - base)].append(value)
     live = sum(found.size_bytes for found in types[:base])
-    peak = live
+    drawn = [compute_product(entry.shape) for entry in program.inputs if entry.role is InputRole.DRAW]
+    peak = live + DRAW_SCRATCH_BYTES * max(drawn, default=0)
     for place in range(len(program.nodes)):
         live += types[base + place].size_bytes
         peak = max(peak, live + scratch[place])
         live -= sum(types[value].size_bytes for value in freed[place])
-    return peak
+    given = [types[output.value].size_bytes for output in program.outputs]
+    return max(peak, live + 2 * max(given, default=0))  # an output is looked through for NaN, and copied if shared
 
 
 def describe_operations() -> tuple[tuple[str, str], ...]:

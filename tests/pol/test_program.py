@@ -161,7 +161,7 @@ def test_a_program_over_budget_is_refused() -> None:
 
 
 def test_memory_is_freed_after_the_last_use() -> None:
-    """A chain of a hundred copies needs room for two, not for a hundred."""
+    """A chain of a hundred copies needs room for two, not for a hundred; for the output's check at the end, as much."""
     nodes = tuple(Node("neg", (place,), ()) for place in range(100))
     program = Program(
         ProgramKind.PREDICT,
@@ -172,7 +172,38 @@ def test_memory_is_freed_after_the_last_use() -> None:
         nodes,
         (Output(OutputRole.PREDICTION, "", 100),),
     )
-    assert verify_program(program, Budget()).memory_bytes == 3 * 4000
+    assert verify_program(program, Budget()).memory_bytes == 4 * 4000
+
+
+def test_what_a_view_looks_at_is_not_freed_before_it() -> None:
+    """Ten single elements out of ten large results keep all of these in memory."""
+    nodes: list[Node] = []
+    for place in range(10):
+        nodes += [Node("neg", (0,), ()), Node("slice", (1 + 2 * place,), ((0,), (0,), (1,), (1,)))]
+    nodes.append(Node("concatenate", tuple(range(2, 21, 2)), ((0,),)))
+    program = Program(
+        ProgramKind.PREDICT,
+        NUMERICS,
+        21,
+        (Input("batch.0", InputRole.BATCH, FLOAT, (1000,)),),
+        (),
+        tuple(nodes),
+        (Output(OutputRole.PREDICTION, "", 21),),
+    )
+    assert verify_program(program, Budget()).memory_bytes > 11 * 4000
+
+
+def test_drawing_takes_memory_too() -> None:
+    program = Program(
+        ProgramKind.PREDICT,
+        NUMERICS,
+        21,
+        (Input("draw.0", InputRole.DRAW, FLOAT, (1000,)),),
+        (),
+        (Node("slice", (0,), ((0,), (0,), (1,), (1,))),),
+        (Output(OutputRole.PREDICTION, "", 1),),
+    )
+    assert verify_program(program, Budget()).memory_bytes > 30 * 1000
 
 
 def test_mutated_bytes_are_refused_or_still_check() -> None:
