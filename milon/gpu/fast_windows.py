@@ -1,47 +1,83 @@
-"""Convolutions on a CPU, a few images at a time: the matrix of windows never exists as a whole."""
+"""Convolutions on a CPU by compiled loops: windows become integers as they are met, never a matrix of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from milon.gpu import exact, fast
 from milon.pol.windows import Geometry
 
-_MATRIX_ELEMENTS = 1 << 20  # of windows at a time: four MiB, which the second or third cache holds
-_DIGIT_TERMS_MAX = 1 << 19  # totals of products of digits (at most 2^12 each) stay within int32
+TERMS_MAX = 1 << 20  # of one product: totals of M = 21 stay within int64
+_PLACES = 1024  # met at a time for the gradient of a weight: the parts of both operands stay in the second cache
 
 
 def loops() -> ModuleType | None:
-    """The compiled loops of windows, or None where compiled loops are not used."""
-    if fast.kernels() is None:
-        return None
+    """The compiled loops of windows, or None where compiled loops are not used or these differ from the reference."""
+    return None if fast.kernels() is None else load_loops()
+
+
+@cache
+def load_loops() -> ModuleType | None:
+    """The compiled loops, once they gave the reference's bits; None, with a warning, where they did not."""
     from milon.gpu import kernels_windows
 
+    if not agrees(kernels_windows):
+        warnings.warn("compiled loops of convolutions differ from the reference and are not used", stacklevel=2)
+        return None
     return kernels_windows
 
 
+def _samples() -> list[tuple[Tensor, Tensor]]:
+    """Images and weights with all that numbers can be, more exponents in an image than are kept at a time."""
+    images = torch.arange(-540, 540, dtype=torch.float32).mul_(0.37).reshape(3, 5, 9, 8)
+    weights = torch.arange(-315, 315, dtype=torch.float32).mul_(0.011).reshape(14, 5, 3, 3)
+    spread = images * torch.exp2(torch.arange(72).mul(3).sub(140).float()).reshape(9, 8)
+    special = spread.clone()
+    special[0, 1, 2, 3], special[1, 2, 0, 0], special[2, 0, 8, 7], special[2, 3] = torch.inf, torch.nan, -0.0, 0.0
+    odd = weights.clone()
+    odd[3, 1, 1, 1], odd[4], odd[5] = torch.nan, 0.0, odd[5] * 2.0**-140
+    return [(images, weights), (spread, odd), (special, weights), (images * 2.0**-145, weights * 2.0**118)]
+
+
+def agrees(windows: ModuleType) -> bool:
+    """Whether the loops give the bits of the reference on small samples."""
+    for stride in (1, 2):
+        kept = functional.unfold(torch.arange(1.0, 73.0).reshape(1, 1, 9, 8), 3, 1, 1, stride)[0].long()
+        table = make_table(kept.sub(1).remainder(73))  # a pixel's number, 72 for the padding
+        for images, weights in _samples():
+            columns = functional.unfold(images, 3, 1, 1, stride)
+            matrix, flat = weights.reshape(14, -1), columns.transpose(0, 1).reshape(45, -1)
+            for bits in (13, 21):
+                wanted = exact.exact_matmul(matrix, flat, bits).reshape(14, 3, -1)
+                if not fast.is_same(_multiply(windows, images, matrix, table, bits), wanted.transpose(0, 1)):
+                    return False
+                gradient = wanted.transpose(0, 1).contiguous()
+                sums = exact.exact_matmul(wanted.reshape(14, -1), flat.t(), bits)
+                if not fast.is_same(_correlate(windows, gradient, images, table, bits), sums):
+                    return False
+    return True
+
+
 def is_fit(geometry: Geometry, device: torch.device) -> bool:
-    """Whether the quick way exists for a convolution."""
+    """Whether the quick way exists for a convolution and for the gradient of its image."""
     sizes = (geometry.batch, *geometry.channels, *geometry.image, *geometry.output)
-    return device.type == "cpu" and geometry.groups == 1 and 0 not in sizes and loops() is not None
+    terms = max(geometry.channels) * geometry.kernel[0] * geometry.kernel[1]
+    is_plain = geometry.groups == 1 and 0 not in sizes and terms <= TERMS_MAX
+    return is_plain and device.type == "cpu" and loops() is not None
 
 
-def is_fit_for_weights(geometry: Geometry, bits: int, device: torch.device) -> bool:
+def is_fit_for_weights(geometry: Geometry, device: torch.device) -> bool:
     """The same for the gradient of a weight, whose sums run over all places and images."""
-    places = geometry.output[0] * geometry.output[1]
-    is_exact_by_image = places <= 1 << (exact.FLOAT64_BITS - 2 * bits)
-    is_exact_in_all = places * geometry.batch <= 1 << (exact.INT64_BITS - 2 * bits)
-    return is_exact_by_image and is_exact_in_all and is_fit(geometry, device)
-
-
-def _uses_digits(bits: int, work: int, inner: int) -> bool:
-    return bits == fast.DIGIT_BITS and inner <= fast.DIGIT_TERMS_MAX and work > 1 << 21 and fast.has_digit_products()
+    terms = geometry.output[0] * geometry.output[1] * geometry.batch
+    return terms <= TERMS_MAX // 2 and is_fit(geometry, device)
 
 
 def make_table(places: Tensor) -> Any:
@@ -49,156 +85,81 @@ def make_table(places: Tensor) -> Any:
     return places.numpy().astype(np.uint32)
 
 
-def _lay(images: Tensor, first: int, count: int, table: Any) -> Tensor:
-    """The matrix of windows [rows, count * places] of some images."""
-    windows = loops()
-    if windows is None:
-        raise RuntimeError("windows were laid out where no compiled loops are used")
-    channels, area = images.shape[1], images.shape[2] * images.shape[3]
-    shape = (channels * table.shape[0], count * table.shape[1])
-    matrix = fast.spaces.take("windows", shape, torch.float32)
-    some = fast.flat(images[first : first + count])
-    fast.split(windows.lay_windows, count * channels, matrix.numel(), some, table, channels, area, fast.flat(matrix))
-    return matrix
+def _digits(bits: int) -> int:
+    """How many 16-bit integers stand for one of `bits` bits."""
+    return 1 if bits == fast.DIGIT_BITS else 3
+
+
+def _need() -> ModuleType:
+    found = loops()
+    if found is None:
+        raise RuntimeError("windows were met where no compiled loops are used")
+    return found
 
 
 def multiply_windows(images: Tensor, matrix: Tensor, table: Any, bits: int) -> Tensor:
     """Rule N4: `matrix` [out, rows] times every window of `images`: [batch, out, places]."""
-    images = images.contiguous()
-    batch, (outer, rows), places = images.shape[0], matrix.shape, table.shape[1]
-    together = max(1, min(batch, _MATRIX_ELEMENTS // (rows * places)))
-    product = _product_with(matrix, bits, together * places)
+    return _multiply(_need(), images, matrix, table, bits)
+
+
+def _multiply(windows: ModuleType, images: Tensor, matrix: Tensor, table: Any, bits: int) -> Tensor:
+    images, matrix = images.contiguous(), matrix.contiguous()
+    (batch, channels), area = images.shape[:2], images.shape[2] * images.shape[3]
+    outer, (window, places) = matrix.shape[0], table.shape
+    pairs, panels = (channels + 1) // 2 * window, -(-outer // windows.ROWS)
+    rows = fast.flat(fast.spaces.take("left", (_digits(bits) * panels * pairs * windows.ROWS,), torch.int32).zero_())
+    back, ends = np.empty(outer), np.empty((panels, pairs + 1), np.int32)
+    given = (fast.flat(matrix), fast.patterns(matrix), channels, window, bits, rows, back)
+    fast.split(windows.pack_rows, outer, matrix.numel(), *given)
+    fast.split(windows.find_blocks, panels, matrix.numel(), rows, windows.ROWS, pairs, bits, ends)
+    together = max(1, min(batch, windows.COLUMNS // places))
     result = torch.empty((batch, outer, places))
-    for first in range(0, batch, together):
-        count = min(together, batch - first)
-        found = product(_lay(images, first, count, table))
-        result[first : first + count] = found.view(outer, count, places).transpose(0, 1)
+    fast.split(
+        windows.multiply_windows, -(-batch // together), result.numel() * pairs,
+        fast.flat(images), fast.patterns(images), table, channels, area, together, rows, ends, back, outer, bits,
+        fast.flat(result),
+    )  # fmt: skip
     return result
-
-
-def _product_with(left: Tensor, bits: int, columns: int) -> Callable[[Tensor], Tensor]:
-    """A function from a right operand to the product; `left` is quantised once."""
-    kernels = fast.kernels()
-    if kernels is None:
-        raise RuntimeError("a product was asked for where no compiled loops are used")
-    rows, inner = left.shape
-    if _uses_digits(bits, rows * inner * columns, inner):
-        left_digits, left_back = fast.digits(kernels, left, 1, "left")
-
-        def by_digits(right: Tensor) -> Tensor:
-            right_digits, right_back = fast.digits(kernels, right, 0, "right")
-            width = right.shape[1]
-            products = fast.spaces.take("products", (2, 2, rows, width), torch.int32)
-            fast.multiply_digits(left_digits, right_digits, products)
-            found = fast.spaces.take("found", (rows, width), torch.float32)
-            scales = (fast.flat(left_back), fast.flat(right_back), fast.flat(found))
-            fast.split(kernels.scale_back_digits, rows, products.numel(), fast.flat(products), rows, width, *scales)
-            return found
-
-        return by_digits
-    left_integers, left_scales = fast.quantize(kernels, left.unsqueeze(0), 2, bits, "left")
-
-    def by_float64(right: Tensor) -> Tensor:
-        right_integers, right_back = fast.quantize(kernels, right.unsqueeze(0), 1, bits, "right")
-        width = right.shape[1]
-        if inner <= 1 << (exact.FLOAT64_BITS - 2 * bits):
-            totals = fast.spaces.take("products", (1, rows, width), torch.float64)
-            torch.bmm(left_integers, right_integers, out=totals)
-        else:
-            totals = exact.product_of_integers(left_integers, right_integers, bits)
-        found = fast.spaces.take("found", (rows, width), torch.float32)
-        scales = (fast.flat(left_scales), fast.flat(right_back), fast.flat(found))
-        fast.split(kernels.scale_back, rows, totals.numel(), fast.flat(totals), rows, width, *scales)
-        return found
-
-    return by_float64
 
 
 def correlate_windows(gradient: Tensor, images: Tensor, table: Any, bits: int) -> Tensor:
     """Rule N4: for every output channel and row of the matrix of windows, the product over places and images."""
-    kernels, windows = fast.kernels(), loops()
-    if kernels is None or windows is None:
-        raise RuntimeError("windows were correlated where no compiled loops are used")
-    images = images.contiguous()
-    (batch, outer), (window, places) = gradient.shape[:2], table.shape
+    return _correlate(_need(), gradient, images, table, bits)
+
+
+def _find_scales(windows: ModuleType, images: Tensor, table: Any, bits: int) -> tuple[Any, Any]:
+    """Forth and back for every (channel, part of the window), over all places and images."""
     channels, area = images.shape[1], images.shape[2] * images.shape[3]
-    rows = channels * window
-    found = torch.empty(rows, dtype=torch.int32)
-    forth, back = torch.empty(rows, dtype=torch.float64), torch.empty(rows, dtype=torch.float64)
-    given = (fast.patterns(images), table, channels, area, fast.flat(found))
-    fast.split(windows.greatest_of_rows, channels, batch * rows * places, *given)
-    kernels.scales_of(0, rows, fast.flat(found), bits, fast.flat(forth), fast.flat(back))
-    left = gradient.reshape(batch, outer, places).transpose(0, 1).reshape(outer, batch * places)
-    together = max(1, min(batch, _MATRIX_ELEMENTS // (rows * places)))
-    if bits != fast.DIGIT_BITS:
-        together = min(together, max(1, (1 << (exact.FLOAT64_BITS - 2 * bits)) // places))
-    result = torch.empty(outer, rows)
-    uses_digits = places * batch <= _DIGIT_TERMS_MAX and _uses_digits(bits, outer * rows * places, together * places)
-    add = _DigitTotals(kernels, left, rows) if uses_digits else _WideTotals(kernels, left, rows, bits)
-    for first in range(0, batch, together):
-        count = min(together, batch - first)
-        add.add(_lay(images, first, count, table), forth, first * places)
-    add.scale_back(fast.flat(back), result)
+    greatest = np.empty(channels * (area + 1), np.int32)
+    fast.split(windows.greatest_of_channels, channels, images.numel(), fast.patterns(images), channels, area, greatest)
+    rows = channels * table.shape[0]
+    found, forth, back = np.empty(rows, np.int32), np.empty(rows), np.empty(rows)
+    fast.split(windows.greatest_of_rows, channels, table.size * channels, greatest, table, area, found)
+    windows.scales_of(0, rows, found, bits, forth, back)
+    return forth, back
+
+
+def _correlate(windows: ModuleType, gradient: Tensor, images: Tensor, table: Any, bits: int) -> Tensor:
+    images = images.contiguous()
+    (batch, channels), area = images.shape[:2], images.shape[2] * images.shape[3]
+    outer, (window, places) = gradient.shape[1], table.shape
+    gradient = gradient.reshape(batch, outer, places, 1).contiguous()
+    pairs, stripes, together = (places + 1) // 2, -(-outer // windows.COLUMNS), max(1, min(batch, _PLACES // places))
+    size = _digits(bits) * stripes * batch * pairs * windows.COLUMNS
+    packed = fast.flat(fast.spaces.take("right", (size,), torch.int32))
+    all_places = np.arange(places, dtype=np.uint32).reshape(1, places)
+    outer_forth, outer_back = _find_scales(windows, gradient, all_places, bits)
+    given = (fast.flat(gradient), batch, outer, places, outer_forth, outer_back, bits, packed)
+    fast.split(windows.pack_gradient, batch, gradient.numel(), *given)
+    parts = -(-batch // together)
+    ends = np.empty((parts * stripes, together * pairs + 1), np.int32)
+    sizes = (packed, batch, pairs, stripes, together, bits, ends)
+    fast.split(windows.find_gradient_blocks, parts, gradient.numel(), *sizes)
+    forth, back = _find_scales(windows, images, table, bits)
+    result = torch.empty(outer, channels * window)
+    fast.split(
+        windows.correlate, -(-channels * window // windows.ROWS), result.numel() * places,
+        fast.flat(images), table, channels, area, together, forth, back, packed, ends, outer_back, outer, bits,
+        fast.flat(result),
+    )  # fmt: skip
     return result
-
-
-class _DigitTotals:
-    """Sums of products over places by digits (M = 13)."""
-
-    def __init__(self, kernels: ModuleType, left: Tensor, rows: int) -> None:
-        self._kernels = kernels
-        self._left, self._back = fast.digits(kernels, left, 1, "left")
-        shape = (2, 2, left.shape[0], rows)
-        self._totals = fast.spaces.take("totals", shape, torch.int32).zero_()
-        self._part = fast.spaces.take("products", shape, torch.int32)
-
-    def add(self, matrix: Tensor, forth: Tensor, place: int) -> None:
-        """Add the places of some images."""
-        rows, width = matrix.shape
-        right = fast.spaces.take("right", (2, rows, width), torch.int8)
-        into = (fast.flat(right[0]), fast.flat(right[1]))
-        split = (self._kernels.digits_by_scale, rows, matrix.numel(), fast.flat(matrix), width, fast.flat(forth))
-        fast.split(*split, *into)
-        fast.multiply_digits(self._left[:, :, place : place + width], right.mT, self._part)
-        self._totals += self._part
-
-    def scale_back(self, back: Any, result: Tensor) -> None:
-        """The totals as binary32."""
-        rows, columns = result.shape
-        scales = (fast.flat(self._back), back, fast.flat(result))
-        given = fast.flat(self._totals)
-        fast.split(self._kernels.scale_back_digits, rows, self._totals.numel(), given, rows, columns, *scales)
-
-
-class _WideTotals:
-    """Sums of products over places in binary64, added as int64 where binary64 would not hold them all."""
-
-    def __init__(self, kernels: ModuleType, left: Tensor, rows: int, bits: int) -> None:
-        self._kernels = kernels
-        integers, self._back = fast.quantize(kernels, left.unsqueeze(0), 2, bits, "left")
-        self._left = integers[0]
-        self._is_wide = left.shape[1] > 1 << (exact.FLOAT64_BITS - 2 * bits)
-        shape = (left.shape[0], rows)
-        self._totals = torch.zeros(shape, dtype=torch.int64 if self._is_wide else torch.float64)
-        self._part = fast.spaces.take("products", shape, torch.float64)
-
-    def add(self, matrix: Tensor, forth: Tensor, place: int) -> None:
-        """Add the places of some images."""
-        rows, width = matrix.shape
-        right = fast.spaces.take("right", (rows, width), torch.float64)
-        given = (fast.flat(matrix), width, fast.flat(forth), fast.flat(right))
-        fast.split(self._kernels.integers_by_scale, rows, matrix.numel(), *given)
-        torch.mm(self._left[:, place : place + width], right.mT, out=self._part)
-        if self._is_wide:
-            windows: Any = loops()
-            parts = (fast.flat(self._totals), fast.flat(self._part))
-            fast.split(windows.add_integers, self._part.numel(), self._part.numel(), *parts)
-        else:
-            self._totals += self._part
-
-    def scale_back(self, back: Any, result: Tensor) -> None:
-        """The totals as binary32."""
-        totals = exact.integer_to_float64(self._totals) if self._is_wide else self._totals
-        rows, columns = result.shape
-        scales = (fast.flat(self._back), back, fast.flat(result))
-        fast.split(self._kernels.scale_back, rows, totals.numel(), fast.flat(totals), rows, columns, *scales)

@@ -95,7 +95,7 @@ def _convolution_weight_gradient(call: Call) -> Kernel:
     """For each weight, the product of gradients and pixels over all places and images."""
     geometry = compute_convolution(call.operands[1].shape, call.attributes[4], call.attributes)
     bits, shape = call.magnitude_bits, call.result.shape
-    if is_fit_for_weights(geometry, bits, call.device):
+    if is_fit_for_weights(geometry, call.device):
         table = _forward_table(geometry)
         return lambda gradient, images: correlate_windows(gradient, images, table, bits).view(shape)
     lay = lay_for_weight_gradient(call)

@@ -156,3 +156,48 @@ def test_fingerprints_of_large_gradients() -> None:
     bits = [*float_bits(loss.reshape(1)).tolist(), *(float_bits(gradient).tolist() * 2)]
     wanted = sum(b * (2 * p + 1) for p, b in enumerate(bits)) % (1 << 64)
     assert found % (1 << 64) == wanted
+
+
+def test_wrong_loops_of_windows_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions then take the plain way, with a warning and the same bits."""
+    fast.choose(fast.COMPILED_OPERATIONS_MIN)
+    geometry = compute_convolution((2, 3, 5, 5), (4, 3, 3, 3), ((1, 1), (1, 1), (1, 1), (1,)))
+    windows = fast_windows.loops()
+    assert windows is not None and fast_windows.is_fit(geometry, torch.device("cpu"))
+    right = windows.pack_rows
+
+    def truncated(first: int, last: int, values: Tensor, *rest: object) -> None:
+        right(first, last, values * 0.5, *rest)
+
+    monkeypatch.setattr(windows, "pack_rows", truncated)
+    assert not fast_windows.agrees(windows)
+    fast_windows.load_loops.cache_clear()
+    with pytest.warns(UserWarning, match="convolutions differ"):
+        assert not fast_windows.is_fit(geometry, torch.device("cpu"))
+    assert not fast_windows.is_fit_for_weights(geometry, torch.device("cpu"))
+    monkeypatch.undo()
+    fast_windows.load_loops.cache_clear()
+    assert fast_windows.is_fit(geometry, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("bits", [13, 21])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_convolutions_of_many_panels_and_blocks(bits: int, threads: int) -> None:
+    """More rows, columns, exponents and images than are met at a time."""
+    chance = torch.Generator().manual_seed(bits)
+    images = torch.randn(70, 41, 6, 7, generator=chance) * torch.exp2(torch.arange(42.0).reshape(6, 7) * 0.6)
+    weight = torch.randn(35, 41 * 9, generator=chance)
+    images[:, :7] = images.abs().amax() * images[:, :7].sign()  # the farthest totals
+    weight[:3] = weight[:3].sign()
+    places = torch.nn.functional.unfold(torch.arange(1.0, 43.0).reshape(1, 1, 6, 7), 3, 1, 1)[0].long()
+    table = fast_windows.make_table(places.sub(1).remainder(43))
+    columns = torch.nn.functional.unfold(images, 3, 1, 1).transpose(0, 1).reshape(41 * 9, -1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = fast_windows.multiply_windows(images, weight, table, bits)
+        sums = fast_windows.correlate_windows(found.view(70, 35, 6, 7), images, table, bits)
+    finally:
+        torch.set_num_threads(before)
+    assert same(found, exact.exact_matmul(weight, columns, bits).view(35, 70, 42).transpose(0, 1))
+    assert same(sums, exact.exact_matmul(found.transpose(0, 1).reshape(35, -1), columns.t(), bits))
