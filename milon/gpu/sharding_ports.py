@@ -75,7 +75,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self.shards = distributed.get_world_size()
-        self.held = (distributed.get_rank(),)
+        self.held: tuple[int, ...] = (distributed.get_rank(),)
 
     def maximum(self, parts: list[Tensor]) -> list[Tensor]:
         """See `Port`."""
