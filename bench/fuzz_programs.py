@@ -127,7 +127,8 @@ def _change_constant(program: Program, chance: random.Random) -> Program:
     place = chance.randrange(len(constants))
     found = constants[place]
     raw = bytearray(found.raw)
-    raw[chance.randrange(len(raw))] = chance.randrange(256)
+    if raw:
+        raw[chance.randrange(len(raw))] = chance.randrange(256)
     constants[place] = chance.choice(
         [
             Constant(found.dtype, found.shape, bytes(raw)),
