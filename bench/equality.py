@@ -7,7 +7,8 @@
 
 Each run is a process of its own, for most settings hold from a process's start; a setting of several ranks is so many
 processes. What this machine lacks is reported as skipped, with the reason. A table goes to standard output, the rows to
-bench/results/equality.json, anew after each setting. Exit code 1: some digests differ.
+bench/results/equality.json, anew after each setting; with --add beside those of other numbers of steps that are there.
+Exit code 1: some digests differ.
 """
 
 from __future__ import annotations
@@ -176,11 +177,11 @@ def compare(options: argparse.Namespace, names: list[str], results: Path | None)
     pythons = [*options.python, *filter(None, os.environ.get(PYTHONS, "").split(":"))]
     settings = _list_settings(pythons)
     rows: list[Row] = []
+    before = _read_others(results, options.steps) if options.add else []
     skipped = [{"setting": setting.name, "reason": setting.lacking} for setting in settings if setting.lacking]
     for entry in skipped:
         print(f"{entry['setting']}: skipped, {entry['reason']}", flush=True)
     figures: dict[str, object] = {
-        "steps": options.steps,
         "machine": platform.processor() or platform.machine(),
         "torch": _ask_version(sys.executable),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -194,15 +195,23 @@ def compare(options: argparse.Namespace, names: list[str], results: Path | None)
             for row in _run(setting, folder, options.steps, names):
                 wanted.setdefault(row["case"], row["digest"])  # the base runs first
                 is_same = row["digest"] == wanted[row["case"]]
-                rows.append({"setting": setting.name, **row, "same": is_same})
+                rows.append({"setting": setting.name, "steps": options.steps, **row, "same": is_same})
                 seen = f"{row['case']!s:20} {str(row['digest'])[:16]} {'same' if is_same else 'DIFFERS':8}"
                 print(f"{setting.name:32} {seen} {row['seconds']} s", flush=True)
-            equal = all(row["same"] for row in rows)
+            equal = all(row["same"] for row in [*before, *rows])
             if results is not None:
                 results.parent.mkdir(exist_ok=True)
-                found = {**figures, "equal": equal, "skipped": skipped, "rows": rows}
+                found = {**figures, "equal": equal, "skipped": skipped, "rows": [*before, *rows]}
                 results.write_text(json.dumps(found, indent=1) + "\n")
     return all(row["same"] for row in rows)
+
+
+def _read_others(results: Path | None, steps: int) -> list[Row]:
+    """The rows of earlier runs with other numbers of steps."""
+    if results is None or not results.exists():
+        return []
+    rows: list[Row] = json.loads(results.read_text())["rows"]
+    return [row for row in rows if row["steps"] != steps]
 
 
 def _parse() -> argparse.Namespace:
@@ -211,6 +220,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--python", action="append", default=[], help="an interpreter with another torch; repeat")
     parser.add_argument("--keep", type=Path, help="folder of the captured programs, used again where they are there")
+    parser.add_argument("--add", action="store_true", help="keep the rows of runs with other numbers of steps")
     for name in ("--programs", "--meeting"):
         parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
     for name, number in (("--threads", 1), ("--shards", 0), ("--ranks", 1), ("--rank", 0)):
@@ -228,7 +238,7 @@ def main() -> int:
         return 0
     from bench.cases import CASES
 
-    is_equal = compare(options, options.names or sorted(CASES), None if options.names else RESULTS)
+    is_equal = compare(options, options.names or sorted(CASES), None if options.names and not options.add else RESULTS)
     print("all equal" if is_equal else "NOT EQUAL")
     return 0 if is_equal else 1
 
