@@ -51,10 +51,9 @@ class Setting:
 
 BASE = Setting("base: 1 thread")
 SETTINGS = (
-    BASE,
-    Setting("2 threads", threads=2),
     Setting("3 shards", shards=3),
     Setting("2 ranks (gloo)", ranks=2),
+    Setting("2 threads", threads=2),
     Setting("ATEN_CPU_CAPABILITY=default", variables=(("ATEN_CPU_CAPABILITY", "default"),)),
     Setting("ATEN_CPU_CAPABILITY=avx2", variables=(("ATEN_CPU_CAPABILITY", "avx2"),), needs="avx2"),
     Setting("ATEN_CPU_CAPABILITY=avx512", variables=(("ATEN_CPU_CAPABILITY", "avx512"),), needs="avx512f"),
@@ -67,8 +66,7 @@ _VARIABLES = sorted({name for setting in SETTINGS for name, _ in setting.variabl
 
 def _list_settings(pythons: Sequence[str]) -> list[Setting]:
     """All settings, those that cannot run here with the reason."""
-    settings = [_find_lack(setting) for setting in SETTINGS]
-    settings.append(_find_device())
+    settings = [_find_device()]
     found = {_ask_version(python): python for python in pythons}
     own = _ask_version(sys.executable)
     for version in TORCHES:
@@ -78,7 +76,7 @@ def _list_settings(pythons: Sequence[str]) -> list[Setting]:
         lacking = "" if others else f"no interpreter with torch {version} was named (--python PATH)"
         python = found[others[0]] if others else sys.executable
         settings.append(Setting(f"torch {others[0] if others else version}", python=python, lacking=lacking))
-    return settings
+    return [BASE, *settings, *(_find_lack(setting) for setting in SETTINGS)]
 
 
 def _ask_version(python: str) -> str:

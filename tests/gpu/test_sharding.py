@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +11,6 @@ from torch import Tensor
 
 from bench.calls import DTYPES, Call, from_bits, make_calls, spread
 from bench.golden import compute_digest, read_vectors, unpack
-from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected
 from milon.gpu.exact import canonical_nan
 from milon.gpu.sharding import analyze, load_sharded
@@ -34,7 +28,6 @@ from milon.pol.program import (
 )
 
 ELEMENTWISE = ("abs", "neg", "exp", "add", "where", "cast", "maximum")
-DEADLINE_S = 240.0  # two processes load torch on a loaded machine
 
 
 @pytest.mark.parametrize(
@@ -157,21 +150,3 @@ def test_an_index_out_of_range_on_one_shard_is_refused_by_all() -> None:
     with pytest.raises(Rejected, match=r"outside \[0, 4\)") as refused:
         load_sharded(program, ["cpu"] * 3).run({}, batch, None)
     assert refused.value.reason is Reason.OUT_OF_RANGE
-
-
-def test_two_ranks_that_are_processes(tmp_path: Path) -> None:
-    name = "convolution-net"
-    vector = read_vectors()[name]
-    (tmp_path / f"{name}.program").write_bytes(encode(unpack(vector["program"])))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.gpu.rank", str(rank), "2", str(tmp_path)],
-            env=environment, stdout=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for process in started:
-        output, _ = process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == 0
-        assert json.loads(output) == {name: vector["digest"]}
