@@ -40,9 +40,10 @@ def pull(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".milon-model-", dir=out.parent) as name, open_node(root) as client:
             found = client.find_job(job)
-            state, model = Path(name) / "state", Path(name) / "model"
+            state, predict, model = (Path(name) / part for part in ("state", "predict", "model"))
             client.get_blob(found["state"], state)
-            answer = export_model(state, model)
+            client.get_blob(found["predict"], predict)
+            answer = export_model(state, predict, model)
             model.replace(out)
     if as_json:
         print_json({"job": found["job"], "state": found["state"], "round": found["round"], "file": str(out), **answer})

@@ -1,7 +1,7 @@
 """A finished model in the user's own PyTorch: `python -m milon.client.model accuracy|export`, processes of their own.
 
     accuracy FILE.py model.safetensors    prints {"accuracy", "loss", "correct", "rows"} of the job's evaluation data
-    export STATE out.safetensors          writes the model's tensors out of a state as the network keeps it
+    export STATE PREDICT out.safetensors  writes the model's tensors out of a state, by the names its program knows
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def measure_accuracy(job_file: Path, weights: Path, data: Path | None = None) ->
     return compute_plain_accuracy(job.model, job.loss, columns, BATCH_ROWS)
 
 
-def export_state(state: Path, out: Path) -> dict[str, Any]:
-    """Write the model's tensors in a state file to `out`, and say how many."""
+def export_state(state: Path, predict: Path, out: Path) -> dict[str, Any]:
+    """Write the model's tensors in a state file to `out`, under all names the program `predict` knows; how many."""
     from milon.gpu.work_model import export
 
-    return {"tensors": export(state, out), "file": str(out)}
+    return {"tensors": export(state, predict, out), "file": str(out)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     accuracy.add_argument("--evaluation-data", type=Path, help="an .npz file instead of the job's evaluation data")
     exporting = commands.add_parser("export", help="write a state's model as a safetensors file")
     exporting.add_argument("state", type=Path, help="a state as the network keeps it")
+    exporting.add_argument("predict", type=Path, help="the job's prediction program")
     exporting.add_argument("out", type=Path, help="the file to write")
     parsed = parser.parse_args(arguments)
     try:
         if parsed.command == "accuracy":
             answer: dict[str, Any] = measure_accuracy(parsed.file, parsed.weights, parsed.evaluation_data)
         else:
-            answer = export_state(parsed.state, parsed.out)
+            answer = export_state(parsed.state, parsed.predict, parsed.out)
     except (JobError, Rejected) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_WRONG

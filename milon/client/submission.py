@@ -66,6 +66,6 @@ def send(client: NodeClient, signer: SecretKey, captured: Captured, fee: int) ->
     return client.wait_receipt(transaction, RECEIPT_TIMEOUT_S)
 
 
-def export_model(state: Path, out: Path) -> dict[str, Any]:
-    """Write the model in a state file as a safetensors file; what was written."""
-    return run_module(MODEL, ["export", str(state), str(out)])
+def export_model(state: Path, predict: Path, out: Path) -> dict[str, Any]:
+    """Write the model in a state file as a safetensors file, by its prediction program's names; what was written."""
+    return run_module(MODEL, ["export", str(state), str(predict), str(out)])

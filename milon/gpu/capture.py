@@ -89,6 +89,13 @@ def _first_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def _find_aliases(model: nn.Module) -> dict[str, str]:
+    """Every further name of a tensor that several names share, and the first of them."""
+    first: dict[int, str] = {}
+    named = model.state_dict(keep_vars=True).items()
+    return {name: found for name, tensor in named if (found := first.setdefault(id(tensor), name)) != name}
+
+
 def _require_dtype(name: str, tensor: Tensor) -> None:
     try:
         dtype_of(tensor.dtype)
@@ -259,4 +266,8 @@ def _capture_prediction(
     numbers = _declare(builder, InputRole.STATE, list(state), list(state.values()))
     numbers += _declare(builder, InputRole.BATCH, _batch_names(inputs), list(inputs))
     (prediction,) = _translate(builder, predict, [*state.values(), *inputs], numbers)
-    return builder.finish(ProgramKind.PREDICT, magnitude_bits, [(OutputRole.PREDICTION, "", prediction)])
+    outputs = [(OutputRole.PREDICTION, "", prediction)]
+    places = dict(zip(state, numbers, strict=False))
+    for alias, name in _find_aliases(model).items():
+        outputs.append((OutputRole.ALIAS, MODEL + alias, places[MODEL + name]))
+    return builder.finish(ProgramKind.PREDICT, magnitude_bits, outputs)

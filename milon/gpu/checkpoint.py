@@ -190,8 +190,12 @@ def state_digest(raw: bytes) -> Digest:
     return compute_blob_id(compute_manifest(raw))
 
 
-def export_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's parameters and buffers under the names that torch's `load_state_dict` expects; copies."""
-    return {
-        name.removeprefix(MODEL_PREFIX): state[name].clone() for name in sorted(state) if name.startswith(MODEL_PREFIX)
-    }
+def export_model(state: Mapping[str, Tensor], aliases: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """The model's parameters and buffers under the names that torch's `load_state_dict` expects; copies.
+
+    `aliases` has the names under which tied tensors appear again, and the names they have in the state.
+    """
+    names = {name: name for name in state if name.startswith(MODEL_PREFIX)} | dict(aliases or {})
+    for name, held in names.items():
+        require(held in state, Reason.UNKNOWN, f"{name[:NAME_MAX_BYTES]!r} names a tensor that the state lacks")
+    return {name.removeprefix(MODEL_PREFIX): state[names[name]].clone() for name in sorted(names)}

@@ -117,6 +117,8 @@ class Plan:
         used = {_memory_of(value) for value in values[: len(self.program.inputs) + len(self.constants)]}
         last = {output.value: place for place, output in enumerate(self.program.outputs)}
         for place, output in enumerate(self.program.outputs):
+            if output.role is OutputRole.ALIAS:
+                continue
             value = values[output.value]
             if last[output.value] == place:
                 values[output.value] = None  # so that what is copied below is held once

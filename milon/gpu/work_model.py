@@ -11,15 +11,29 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from milon.base.codec import decode
 from milon.base.errors import Reason, Rejected
 from milon.gpu.checkpoint import export_model, from_bytes
+from milon.pol.program import PROGRAM_BYTES_MAX, Budget, OutputRole, Program, verify_program
 
 
-def export(state_file: Path, out: Path) -> int:
-    """Write the model's parameters and buffers of a state file to `out`; returns how many tensors."""
-    if not state_file.is_file():
-        raise Rejected(Reason.UNAVAILABLE, f"there is no file {state_file}")
-    tensors = export_model(from_bytes(state_file.read_bytes()))
+def find_aliases(raw: bytes) -> dict[str, str]:
+    """From an encoded prediction program: the further names of tied tensors, and the names they have in the state."""
+    program = decode(Program, raw, PROGRAM_BYTES_MAX)
+    verify_program(program, Budget())
+    aliases = [output for output in program.outputs if output.role is OutputRole.ALIAS]
+    return {output.name: program.inputs[output.value].name for output in aliases}
+
+
+def export(state_file: Path, program_file: Path, out: Path) -> int:
+    """Write the model's parameters and buffers of a state file to `out`; returns how many tensors.
+
+    The file of the job's prediction program says by which further names tied tensors are known.
+    """
+    for file in (state_file, program_file):
+        if not file.is_file():
+            raise Rejected(Reason.UNAVAILABLE, f"there is no file {file}")
+    tensors = export_model(from_bytes(state_file.read_bytes()), find_aliases(program_file.read_bytes()))
     part = out.with_name(f".{out.name}.part")
     safetensors.torch.save_file(tensors, part)
     part.replace(out)

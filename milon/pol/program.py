@@ -54,6 +54,7 @@ class OutputRole(StrEnum):
     CORRECT = "correct"  # int64 scalar, how many rows of the batch were classified rightly
     GRADIENT = "gradient"  # of the loss, with respect to the state tensor of that name
     PREDICTION = "prediction"  # what the model gives
+    ALIAS = "alias"  # a state tensor's other name in the model, as tied weights have one; a run gives nothing for it
 
 
 @wire("program-input/1")
@@ -93,8 +94,8 @@ class Output:
     """One value that a run gives."""
 
     role: OutputRole  # what it is for
-    name: str  # of the state tensor; empty where there is no such tensor
-    value: int  # number of the value
+    name: str  # of the state tensor, or its other name; empty where there is no such tensor
+    value: int  # number of the value; for an alias, of the state tensor
 
 
 @wire("program/1")
@@ -222,7 +223,7 @@ def _check_constant(place: int, entry: Constant) -> TensorType:
 _OUTPUTS = {
     ProgramKind.TRAIN: (OutputRole.NEW_STATE, OutputRole.LOSS, OutputRole.GRADIENT),
     ProgramKind.EVALUATE: (OutputRole.LOSS, OutputRole.CORRECT),
-    ProgramKind.PREDICT: (OutputRole.PREDICTION,),
+    ProgramKind.PREDICT: (OutputRole.PREDICTION, OutputRole.ALIAS),
 }
 _SCALARS = {OutputRole.LOSS: DType.FLOAT32, OutputRole.CORRECT: DType.INT64}
 
@@ -242,6 +243,11 @@ def _verify_outputs(program: Program, types: tuple[TensorType, ...]) -> None:
                 raise Rejected(Reason.UNKNOWN, f"{where}: no such state tensor")
             wanted = state[output.name]
             require(found == wanted, Reason.DOES_NOT_FIT, f"{where} is {found}, not {wanted}")
+        elif output.role is OutputRole.ALIAS:
+            is_state = output.value < len(program.inputs) and program.inputs[output.value].role is InputRole.STATE
+            require(is_state, Reason.MALFORMED, f"{where} of something that is no state tensor")
+            require(0 < len(output.name) <= NAME_MAX, Reason.MALFORMED, f"{where}: its length")
+            require(output.name not in state, Reason.DUPLICATE, f"{where} is a state tensor's own name")
         else:
             require(output.name == "", Reason.NOT_CANONICAL, f"{where} has a name")
         if output.role in _SCALARS:

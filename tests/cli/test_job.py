@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     def run(module: str, arguments: list[str]) -> dict[str, Any]:
         found.append((module, arguments))
         if module == submission.MODEL:
-            Path(arguments[2]).write_bytes(b"exported " + Path(arguments[1]).read_bytes())
+            Path(arguments[3]).write_bytes(b" ".join((b"exported", *(Path(a).read_bytes() for a in arguments[1:3]))))
             return {"tensors": 1}
         if "--rounds=0" in arguments:
             raise Rejected(Reason.DOES_NOT_FIT, "rounds is 0")
@@ -136,12 +136,13 @@ def test_a_model_is_pulled_whole(
     state = b"a state"
     blob = compute_blob_id(compute_manifest(state))
     (served.node.folder / blob.hex()).write_bytes(state)
-    served.node.jobs_by_id[JobId(JOB)] = dataclasses.replace(make_job("finished", 3), state=blob)
+    (served.node.folder / BLOB.hex()).write_bytes(CONTENT)
+    served.node.jobs_by_id[JobId(JOB)] = dataclasses.replace(make_job("finished", 3), state=blob, predict=BLOB)
     out = tmp_path / "models" / "m.safetensors"
     told = milon("model", "pull", "latest", "-o", out, "--node", node, "--json")
     assert told.code == 0
     assert (told.json["state"], told.json["round"]) == (blob.hex(), 3)
-    assert out.read_bytes() == b"exported a state"
+    assert out.read_bytes() == b"exported a state a program"
     assert os.listdir(out.parent) == ["m.safetensors"]
 
 

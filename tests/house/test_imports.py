@@ -19,6 +19,7 @@ HOMES = {
     "torch": ("milon/gpu/", "milon/client/"),
     "numpy": ("milon/gpu/", "milon/client/"),
     "numba": ("milon/gpu/kernels_",),
+    "llvmlite": ("milon/gpu/kernels_",),
     "safetensors": ("milon/gpu/", "milon/client/"),
     "starlette": ("milon/api/",),
     "hypercorn": ("milon/api/",),

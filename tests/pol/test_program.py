@@ -135,6 +135,26 @@ def test_outputs_must_fit_the_kind() -> None:
         assert refusal(dataclasses.replace(program, outputs=outputs)).reason is reason
 
 
+def test_an_alias_names_a_state_tensor_of_a_prediction() -> None:
+    program = tiny_training()
+    prediction = dataclasses.replace(program, kind=ProgramKind.PREDICT, outputs=(Output(OutputRole.PREDICTION, "", 4),))
+    alias = Output(OutputRole.ALIAS, "model.head", 0)
+    verify_program(dataclasses.replace(prediction, outputs=(*prediction.outputs, alias)), Budget())
+    cases = [
+        ((alias,), Reason.MALFORMED),
+        ((*prediction.outputs, alias, alias), Reason.DUPLICATE),
+        ((*prediction.outputs, Output(OutputRole.ALIAS, "model.head", 1)), Reason.MALFORMED),
+        ((*prediction.outputs, Output(OutputRole.ALIAS, "model.head", 2)), Reason.MALFORMED),
+        ((*prediction.outputs, Output(OutputRole.ALIAS, "model.head", -1)), Reason.MALFORMED),
+        ((*prediction.outputs, Output(OutputRole.ALIAS, "", 0)), Reason.MALFORMED),
+        ((*prediction.outputs, Output(OutputRole.ALIAS, "m" * 257, 0)), Reason.MALFORMED),
+        ((*prediction.outputs, Output(OutputRole.ALIAS, "model.weight", 0)), Reason.DUPLICATE),
+    ]
+    for outputs, reason in cases:
+        assert refusal(dataclasses.replace(prediction, outputs=outputs)).reason is reason
+    assert refusal(dataclasses.replace(program, outputs=(*program.outputs, alias))).reason is Reason.NOT_ALLOWED
+
+
 def test_headers_constants_and_inputs_are_checked() -> None:
     program = tiny_training()
     short = Constant(FLOAT, (), b"\0\0\0")
