@@ -8,6 +8,8 @@ a library was seen to be wrong where its instruction set had been capped.
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import threading
 import time
 import warnings
@@ -28,6 +30,9 @@ DIGIT_TERMS_MAX = 1 << 16  # rule N4: products of digits of at most this many te
 SUM_TERMS_MAX = 1 << 22  # rule N3: totals of more need two limbs
 COMPILED_OPERATIONS_MIN = 1 << 27  # about 50 ms a step in plain torch; loading takes a second, compiling once twenty
 INFINITY_BITS = 0x7F800000  # of binary32
+_MALLOC_TRIM, _MALLOC_LARGE = -1, -3  # names of parameters in malloc.h
+_MALLOC_LARGE_BYTES = 1 << 25  # the most that glibc takes: larger pieces come from and go to the system each time
+_MALLOC_KEPT_BYTES = 1 << 28  # at most a quarter GiB stays with a process that is done with its step
 _SPLIT_ELEMENTS = 1 << 15  # below, handing work to a second thread costs more than it saves
 _ROWS_AT_ONCE = 256  # of an int8 product: its results are scaled back while a cache holds them
 _DIGIT_WORK_MIN = 1 << 21  # products of fewer elementary steps are quicker in binary64: one call instead of passes
@@ -55,9 +60,7 @@ def split(kernel: Callable[..., Any], count: int, elements: int, *arguments: Any
         kernel(0, count, *arguments)
         return
     marks = [count * part // threads for part in range(threads + 1)]
-    waiting = [
-        _pool().submit(kernel, marks[part], marks[part + 1], *arguments) for part in range(1, threads)
-    ]
+    waiting = [_pool().submit(kernel, marks[part], marks[part + 1], *arguments) for part in range(1, threads)]
     kernel(0, marks[1], *arguments)
     for future in waiting:
         future.result()
@@ -99,8 +102,17 @@ def kernels() -> ModuleType | None:
     return _load_kernels() if _Choice.is_compiled else None
 
 
+def _keep_memory() -> None:
+    """Let the C library keep what is freed: every step takes the same, and fresh pages cost as much as arithmetic."""
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_MALLOC_LARGE, _MALLOC_LARGE_BYTES)
+        library.mallopt(_MALLOC_TRIM, _MALLOC_KEPT_BYTES)
+
+
 @cache
 def _load_kernels() -> ModuleType | None:
+    _keep_memory()
     try:
         from milon.gpu import kernels_cpu
     except ImportError:
@@ -112,7 +124,7 @@ def _load_kernels() -> ModuleType | None:
     return kernels_cpu
 
 
-def _samples() -> list[Tensor]:
+def samples() -> list[Tensor]:
     """Small matrices with all that numbers can be: zeros, subnormals, halves, huge and special ones."""
     base = torch.arange(-600, 600, dtype=torch.float32).mul_(0.37).reshape(24, 50)
     spread = base * torch.exp2(torch.arange(50).mul(5).sub(140).float())
@@ -128,7 +140,7 @@ def is_same(found: Tensor, wanted: Tensor) -> bool:
 
 def agrees(loops: ModuleType) -> bool:
     """Whether compiled sums and products give the bits of the reference on small samples."""
-    for sample in _samples():
+    for sample in samples():
         for axes in ([0], [1], [0, 1]):
             if not is_same(_sum(loops, sample, axes, True), exact.exact_sum(sample, axes, True)):
                 return False

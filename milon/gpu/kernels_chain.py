@@ -195,23 +195,48 @@ def _log1p_64(x, log):  # type: ignore[no-untyped-def]  # compiled: types come f
 
 
 @compiled
-def _erf64(x, exp, log, small, large):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    size = abs(x)
-    near = 1.0 if size > 1.0 else size
-    at = near * near * 2.0 - 1.0
-    h = ((((small[12] * at + small[11]) * at + small[10]) * at + small[9]) * at + small[8]) * at + small[7]
-    h = (((((h * at + small[6]) * at + small[5]) * at + small[4]) * at + small[3]) * at + small[2]) * at + small[1]
-    inner = (h * at + small[0]) * x
-    far = _clamp(size, 1.0, 4.0)
-    t = 1.0 / (far + 1.0)
-    at = (t - 0.35) * large[16]
-    h = ((((large[15] * at + large[14]) * at + large[13]) * at + large[12]) * at + large[11]) * at + large[10]
-    h = ((((h * at + large[9]) * at + large[8]) * at + large[7]) * at + large[6]) * at + large[5]
-    h = ((((h * at + large[4]) * at + large[3]) * at + large[2]) * at + large[1]) * at + large[0]
-    tail = h * t * _exp64(-(far * far), exp, log)
-    outer = 1.0 if size > 4.0 else 1.0 - tail
-    outer = -outer if x < 0.0 else outer
-    return inner if size <= 1.0 else (outer if x == x else x)
+def _erf_near(o, a, small):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """erf where |a| <= 1."""
+    for i in range(o.size):
+        x = np.float64(a[i])
+        near = 1.0 if abs(x) > 1.0 else abs(x)
+        at = near * near * 2.0 - 1.0
+        h = ((((small[12] * at + small[11]) * at + small[10]) * at + small[9]) * at + small[8]) * at + small[7]
+        h = (((((h * at + small[6]) * at + small[5]) * at + small[4]) * at + small[3]) * at + small[2]) * at + small[1]
+        o[i] = np.float32((h * at + small[0]) * x)
+
+
+@compiled
+def _erf_series(x, h, power, large):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """1 - erf(x) = h * exp(power) where |x| > 1."""
+    for i in range(x.size):
+        far = _clamp(abs(x[i]), 1.0, 4.0)
+        t = 1.0 / (far + 1.0)
+        at = (t - 0.35) * large[16]
+        y = ((((large[15] * at + large[14]) * at + large[13]) * at + large[12]) * at + large[11]) * at + large[10]
+        y = ((((y * at + large[9]) * at + large[8]) * at + large[7]) * at + large[6]) * at + large[5]
+        y = ((((y * at + large[4]) * at + large[3]) * at + large[2]) * at + large[1]) * at + large[0]
+        h[i], power[i] = y * t, -(far * far)
+
+
+@compiled
+def _erf(o, a, exp, log, small, large):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The far ones, few as a rule, are done apart."""
+    places, x = np.empty(a.size, np.int64), np.empty(a.size, np.float64)
+    h, power = np.empty(a.size, np.float64), np.empty(a.size, np.float64)
+    count = 0
+    for i in range(a.size):
+        places[count] = i
+        x[count] = a[i]
+        count += not abs(a[i]) <= np.float32(1.0)
+    _erf_near(o, a, small)
+    _erf_series(x[:count], h[:count], power[:count], large)
+    for j in range(count):
+        h[j] *= _exp64(power[j], exp, log)
+    for j in range(count):
+        outer = 1.0 if abs(x[j]) > 4.0 else 1.0 - h[j]
+        outer = -outer if x[j] < 0.0 else outer
+        o[places[j]] = np.float32(outer if x[j] == x[j] else x[j])
 
 
 @compiled
@@ -239,8 +264,7 @@ def _function(code, o, a, exp, log, small, large, waves, turns):  # type: ignore
             e = _exp64(-110.0 if x < -110.0 else x, exp, log)
             o[i] = np.float32((e if a[i] < 0 else 1.0) / (e + 1.0))
     elif code == _ERF:
-        for i in range(o.size):
-            o[i] = np.float32(_erf64(np.float64(a[i]), exp, log, small, large))
+        _erf(o, a, exp, log, small, large)
     elif code == _LOG1P:
         for i in range(o.size):
             o[i] = np.float32(_log1p_64(np.float64(a[i]), log))

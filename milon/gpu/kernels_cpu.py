@@ -16,11 +16,11 @@ from typing import Any
 import numba
 import numpy as np
 
-_INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
+INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _NAN = np.int32(0x7FC00000)
-_ROUND32 = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds |y| <= 2^22 to an integer, half to even
-_ROUND64 = 6755399441055744.0  # 1.5 * 2^52
+ROUND32 = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds |y| <= 2^22 to an integer, half to even
+ROUND64 = 6755399441055744.0  # 1.5 * 2^52
 _ROUND64_BITS = np.int64(0x4338000000000000)
 SLICE = 512  # groups side by side whose totals stay in a core's nearest cache
 
@@ -36,7 +36,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
-def _exponent(magnitude: np.int32) -> np.int64:
+def find_exponent(magnitude: np.int32) -> np.int64:
     """The least e with m < 2^e, for the bits of a finite binary32 m >= 0; that of the least positive one for zero."""
     if magnitude >= np.int32(0x800000):
         return np.int64((magnitude >> 23) - 126)
@@ -48,12 +48,13 @@ def _exponent(magnitude: np.int32) -> np.int64:
 
 
 @compiled
-def _power(exponent: np.int64) -> np.float64:
+def power_of_two(exponent: np.int64) -> np.float64:
+    """2^exponent, for an exponent from -1022 to 1023."""
     return np.int64((exponent + 1023) << 52).view(np.float64)
 
 
 @compiled
-def _magnitudes(patterns, terms, inner, left, right, found):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def find_magnitudes(patterns, terms, inner, left, right, found):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """Into `found`: the greatest magnitude (as bits) of the groups left to right of one outer."""
     for i in range(found.size):
         found[i] = 0
@@ -64,7 +65,8 @@ def _magnitudes(patterns, terms, inner, left, right, found):  # type: ignore[no-
 
 
 @compiled
-def _magnitude(patterns):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def find_magnitude(patterns):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The greatest magnitude, as bits, of some binary32 numbers."""
     greatest = np.int32(0)
     for k in range(patterns.size):
         greatest = max(greatest, patterns[k] & _MAGNITUDE)
@@ -84,10 +86,10 @@ def _to_float32(total, back):  # type: ignore[no-untyped-def]  # compiled: types
 def _scales(found, bits, forth, back):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """The scales of groups by their greatest magnitudes; one that holds infinity or NaN goes back to NaN."""
     for i in range(found.size):
-        special = found[i] >= _INFINITY
-        e = _exponent(np.int32(0) if special else found[i])
-        forth[i] = _power(bits - e)
-        back[i] = np.nan if special else _power(e - bits)
+        special = found[i] >= INFINITY
+        e = find_exponent(np.int32(0) if special else found[i])
+        forth[i] = power_of_two(bits - e)
+        back[i] = np.nan if special else power_of_two(e - bits)
 
 
 @compiled
@@ -96,10 +98,10 @@ def _integers(values, scale, result):  # type: ignore[no-untyped-def]  # compile
     if scale < 2.0**127:
         scale32 = np.float32(scale)
         for k in range(values.size):
-            result[k] = np.float64((values[k] * scale32 + _ROUND32) - _ROUND32)
+            result[k] = np.float64((values[k] * scale32 + ROUND32) - ROUND32)
     else:
         for k in range(values.size):
-            result[k] = (np.float64(values[k]) * scale + _ROUND64) - _ROUND64
+            result[k] = (np.float64(values[k]) * scale + ROUND64) - ROUND64
 
 
 @compiled
@@ -108,13 +110,13 @@ def _digits(values, scale, high, low):  # type: ignore[no-untyped-def]  # compil
     if scale < 2.0**127:
         scale32 = np.float32(scale)
         for k in range(values.size):
-            q = np.int32((values[k] * scale32 + _ROUND32) - _ROUND32)
+            q = np.int32((values[k] * scale32 + ROUND32) - ROUND32)
             digit = ((q + np.int32(64)) & np.int32(127)) - np.int32(64)
             high[k] = np.int8((q - digit) >> np.int32(7))
             low[k] = np.int8(digit)
     else:
         for k in range(values.size):
-            q = np.int32((np.float64(values[k]) * scale + _ROUND64) - _ROUND64)
+            q = np.int32((np.float64(values[k]) * scale + ROUND64) - ROUND64)
             digit = ((q + np.int32(64)) & np.int32(127)) - np.int32(64)
             high[k] = np.int8((q - digit) >> np.int32(7))
             low[k] = np.int8(digit)
@@ -125,14 +127,14 @@ def quantize_rows(first, last, values, patterns, terms, bits, result, back):  # 
     """Groups lie one after the other (inner is 1): integers (binary64) and the scale back of rows first to last."""
     for row in range(first, last):
         begin, end = row * terms, (row + 1) * terms
-        magnitude = _magnitude(patterns[begin:end])
-        if magnitude >= _INFINITY:
+        magnitude = find_magnitude(patterns[begin:end])
+        if magnitude >= INFINITY:
             back[row] = np.nan
             result[begin:end] = 0.0
         else:
-            e = _exponent(magnitude)
-            back[row] = _power(e - bits)
-            _integers(values[begin:end], _power(bits - e), result[begin:end])
+            e = find_exponent(magnitude)
+            back[row] = power_of_two(e - bits)
+            _integers(values[begin:end], power_of_two(bits - e), result[begin:end])
 
 
 @compiled
@@ -146,14 +148,14 @@ def quantize_columns(first, last, values, patterns, terms, inner, bits, result, 
         found = np.empty(right - left, np.int32)
         forth = np.empty(right - left, np.float64)
         begin = o * terms * inner
-        _magnitudes(patterns[begin : begin + terms * inner], terms, inner, left, right, found)
+        find_magnitudes(patterns[begin : begin + terms * inner], terms, inner, left, right, found)
         _scales(found, bits, forth, back[o * inner + left : o * inner + right])
         for k in range(terms):
             row = values[begin + k * inner + left : begin + k * inner + right]
             into = result[begin + k * inner + left : begin + k * inner + right]
             for i in range(row.size):
-                finite = row[i] if found[i] < _INFINITY else np.float32(0.0)
-                into[i] = (np.float64(finite) * forth[i] + _ROUND64) - _ROUND64
+                finite = row[i] if found[i] < INFINITY else np.float32(0.0)
+                into[i] = (np.float64(finite) * forth[i] + ROUND64) - ROUND64
 
 
 @compiled
@@ -161,15 +163,15 @@ def digits_of_rows(first, last, values, patterns, terms, bits, high, low, back):
     """As `quantize_rows`, each integer as 128 * high + low with both digits from -64 to 64 (M is 13)."""
     for row in range(first, last):
         begin, end = row * terms, (row + 1) * terms
-        magnitude = _magnitude(patterns[begin:end])
-        if magnitude >= _INFINITY:
+        magnitude = find_magnitude(patterns[begin:end])
+        if magnitude >= INFINITY:
             back[row] = np.nan
             high[begin:end] = 0
             low[begin:end] = 0
         else:
-            e = _exponent(magnitude)
-            back[row] = _power(e - bits)
-            _digits(values[begin:end], _power(bits - e), high[begin:end], low[begin:end])
+            e = find_exponent(magnitude)
+            back[row] = power_of_two(e - bits)
+            _digits(values[begin:end], power_of_two(bits - e), high[begin:end], low[begin:end])
 
 
 @compiled
@@ -183,15 +185,15 @@ def digits_of_columns(first, last, values, patterns, terms, inner, bits, high, l
         found = np.empty(right - left, np.int32)
         forth = np.empty(right - left, np.float64)
         begin = o * terms * inner
-        _magnitudes(patterns[begin : begin + terms * inner], terms, inner, left, right, found)
+        find_magnitudes(patterns[begin : begin + terms * inner], terms, inner, left, right, found)
         _scales(found, bits, forth, back[o * inner + left : o * inner + right])
         for k in range(terms):
             place = begin + k * inner
             row = values[place + left : place + right]
             for_high, for_low = high[place + left : place + right], low[place + left : place + right]
             for i in range(row.size):
-                finite = row[i] if found[i] < _INFINITY else np.float32(0.0)
-                q = np.int32((np.float64(finite) * forth[i] + _ROUND64) - _ROUND64)
+                finite = row[i] if found[i] < INFINITY else np.float32(0.0)
+                q = np.int32((np.float64(finite) * forth[i] + ROUND64) - ROUND64)
                 digit = ((q + np.int32(64)) & np.int32(127)) - np.int32(64)
                 for_high[i] = np.int8((q - digit) >> np.int32(7))
                 for_low[i] = np.int8(digit)
@@ -253,16 +255,16 @@ def sum_rows(first, last, values, patterns, terms, bits, result):  # type: ignor
     """Rule N3 where the terms of a group lie one after the other (at most 2^22 of them)."""
     for row in range(first, last):
         given = values[row * terms : (row + 1) * terms]
-        magnitude = _magnitude(patterns[row * terms : (row + 1) * terms])
-        if magnitude >= _INFINITY:
+        magnitude = find_magnitude(patterns[row * terms : (row + 1) * terms])
+        if magnitude >= INFINITY:
             result[row] = np.nan
             continue
-        e = _exponent(magnitude)
-        scale = _power(bits - e)
+        e = find_exponent(magnitude)
+        scale = power_of_two(bits - e)
         total = np.int64(0)
         for k in range(terms):
-            total += np.int64((np.float64(given[k]) * scale + _ROUND64) - _ROUND64)
-        result[row] = _to_float32(total, _power(e - bits))
+            total += np.int64((np.float64(given[k]) * scale + ROUND64) - ROUND64)
+        result[row] = _to_float32(total, power_of_two(e - bits))
 
 
 @compiled
@@ -277,13 +279,13 @@ def sum_columns(first, last, values, patterns, terms, inner, bits, result):  # t
         forth, back = np.empty(right - left, np.float64), np.empty(right - left, np.float64)
         totals = np.zeros(right - left, np.int64)
         begin = o * terms * inner
-        _magnitudes(patterns[begin : begin + terms * inner], terms, inner, left, right, found)
+        find_magnitudes(patterns[begin : begin + terms * inner], terms, inner, left, right, found)
         _scales(found, bits, forth, back)
         for k in range(terms):
             row = values[begin + k * inner + left : begin + k * inner + right]
             for i in range(row.size):
-                finite = row[i] if found[i] < _INFINITY else np.float32(0.0)
-                totals[i] += np.int64((np.float64(finite) * forth[i] + _ROUND64) - _ROUND64)
+                finite = row[i] if found[i] < INFINITY else np.float32(0.0)
+                totals[i] += np.int64((np.float64(finite) * forth[i] + ROUND64) - ROUND64)
         for i in range(right - left):
             result[o * inner + left + i] = _to_float32(totals[i], back[i])
 
@@ -291,7 +293,7 @@ def sum_columns(first, last, values, patterns, terms, inner, bits, result):  # t
 @compiled
 def greatest_magnitude(first, last, patterns):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """The greatest magnitude, as bits, of a range of binary32 numbers: above infinity's where one is NaN."""
-    return _magnitude(patterns[first:last])
+    return find_magnitude(patterns[first:last])
 
 
 @compiled
@@ -300,6 +302,6 @@ def fingerprint(first, last, patterns, position):  # type: ignore[no-untyped-def
     total = np.int64(0)
     given = patterns[first:last]
     for k in range(given.size):
-        b = _NAN if (given[k] & _MAGNITUDE) > _INFINITY else given[k]
+        b = _NAN if (given[k] & _MAGNITUDE) > INFINITY else given[k]
         total += np.int64(b) * (2 * (position + first + k) + 1)
     return total

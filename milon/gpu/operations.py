@@ -16,7 +16,8 @@ from torch import Tensor
 from milon.base.errors import Reason, Rejected
 from milon.gpu.elementary import FUNCTIONS, evaluate, power, square_root
 from milon.gpu.exact import exact_scatter_sum
-from milon.gpu.fast import multiply, total
+from milon.gpu.fast import total
+from milon.gpu.fast_products import product
 from milon.pol.shapes import DTYPES, DType, TensorType
 
 Kernel = Callable[..., Tensor]
@@ -155,7 +156,7 @@ def _iota(call: Call) -> Kernel:
 
 def _matmul(call: Call) -> Kernel:
     bits = call.magnitude_bits
-    return lambda left, right: multiply(left, right, bits)
+    return lambda left, right: product(left, right, bits)
 
 
 def _plain(kernel: Kernel) -> Maker:
