@@ -61,6 +61,7 @@ class ShardedPlan(Plan):
         self.port = port
         self._devices = tuple(devices)
         self._types = types
+        self._constants = [[whole.to(device) for device in self._devices] for whole in self.constants]
         base = len(program.inputs) + len(program.constants)
         sites, placements, self.gathered = analyze(program, types, port.shards)
         frees = _list_frees(program, base)
@@ -76,8 +77,9 @@ class ShardedPlan(Plan):
 
     def run(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None) -> Result:
         """See `Plan.run`. What one shard refuses, all refuse."""
-        given = [*self._gather_inputs(state, batch, key), *self.constants]
+        given = self._gather_inputs(state, batch, key)
         values: list[Value | None] = [self._open(whole) for whole in given]
+        values += [Value({None: parts}) for parts in self._constants]
         draws = [place for place, entry in enumerate(self.program.inputs) if entry.role is InputRole.DRAW]
         for number, place_ in enumerate(draws):
             values[place_] = Value({}, number)
@@ -87,7 +89,7 @@ class ShardedPlan(Plan):
                 values.append(Value({step.result: step.run(parts)}))
                 for number in step.freed:
                     values[number] = None
-            wholes: list[Tensor | None] = list(given) + [None] * len(self.program.nodes)
+            wholes: list[Tensor | None] = [*given, *self.constants, *[None] * len(self.program.nodes)]
             for output in self.program.outputs:
                 wholes[output.value] = self._take(values, output.value, None, key)[0]
             return self._collect(wholes)

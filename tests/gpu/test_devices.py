@@ -27,9 +27,7 @@ def test_a_device_that_is_not_here_is_refused_with_what_to_do() -> None:
     with pytest.raises(Rejected) as refused:
         devices.choose(FAR)
     assert refused.value.reason is Reason.UNAVAILABLE and "use --device cpu" in refused.value.detail
-    done = subprocess.run(
-        [sys.executable, "-m", "milon.gpu.devices", FAR], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "milon.gpu.devices", FAR], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.strip() == refused.value.detail
 
 
@@ -44,7 +42,20 @@ def test_parts_of_a_batch_go_to_the_devices_in_turn() -> None:
 
 def test_what_is_here_gives_the_bits_of_the_rules() -> None:
     devices.prepare(devices.choose("auto"))  # refuses a GPU that does not
+    devices.verify_bits("cpu")
     assert devices.choose("auto").devices[0].startswith("cpu" if devices.count_gpus() == 0 else "cu" + "da")
+
+
+def test_a_device_of_other_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    true_product = exact.exact_matmul
+    turns = iter(range(1000))
+
+    def flawed(left: torch.Tensor, right: torch.Tensor, bits: int) -> torch.Tensor:
+        return true_product(left, right, bits) * (1.0 + 2.0**-23 * (next(turns) % 2))
+
+    monkeypatch.setattr(exact, "exact_matmul", flawed)  # every second product is a unit too large
+    with pytest.raises(Rejected, match="cpu does not give the bits"):
+        devices.verify_bits("cpu")
 
 
 def test_products_of_digits_in_plain_torch() -> None:

@@ -42,6 +42,13 @@ def test_a_model_has_the_bits_of_one_shard(name: str, shards: int) -> None:
     assert not plan.gathered, "an operation of an ordinary model brought its operands together"
 
 
+def test_several_devices_in_one_process() -> None:
+    """Each device has constants and kernels of its own; torch takes the CPU under two names for two of them."""
+    vector = read_vectors()["perceptron"]
+    program = unpack(vector["program"])
+    assert compute_digest(program, load_sharded(program, ["cpu", "cpu:0", "cpu"])) == vector["digest"]
+
+
 def test_a_models_work_is_dealt_out() -> None:
     program = unpack(read_vectors()["gpt"]["program"])
     types = compute_types(program)
