@@ -14,10 +14,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from milon.base.blob import compute_blob_id, compute_manifest
+from milon.base.blob import compute_blob_id
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.gpu import fast
+from milon.gpu.digests import compute_manifest
 
 STATE_MAX_BYTES = 16 << 30  # a state is held in memory, twice while it is written
 TENSORS_MAX = 16_384  # a thousand layers with sixteen tensors each; bounds the time of reading a header
@@ -137,14 +138,13 @@ def _read_layout(text: str) -> list[tuple[str, str, tuple[int, ...], int]]:
     return layout
 
 
-def _verify_values(name: str, dtype: str, raw: memoryview) -> None:
+def _verify_values(name: str, tensor: Tensor) -> None:
     """Refuse the other encodings of the same value: odd NaNs, and truth values that are neither 0 nor 1."""
-    if dtype == "F32":
-        bits = torch.frombuffer(bytearray(raw), dtype=torch.int32)
-        nan = bits.view(torch.float32).isnan()
-        require(not bool((nan & (bits != NAN_BITS)).any()), Reason.NOT_CANONICAL, f"{name} holds another NaN")
-    elif dtype == "BOOL":
-        odd = bool((torch.frombuffer(bytearray(raw), dtype=torch.uint8) > 1).any())
+    if tensor.dtype == torch.float32 and fast.has_nan(tensor):
+        odd = bool((tensor.isnan() & (tensor.view(torch.int32) != NAN_BITS)).any())
+        require(not odd, Reason.NOT_CANONICAL, f"{name} holds another NaN")
+    elif tensor.dtype == torch.bool:
+        odd = bool((tensor.view(torch.uint8) > 1).any())
         require(not odd, Reason.NOT_CANONICAL, f"{name} holds a truth value that is neither 0 nor 1")
 
 
@@ -168,8 +168,9 @@ def from_bytes(raw: bytes, size_max_bytes: int = STATE_MAX_BYTES) -> dict[str, T
         if size_bytes == 0:
             state[name] = torch.empty(shape, dtype=DTYPES[dtype])
             continue
-        _verify_values(name, dtype, part)
-        state[name] = torch.frombuffer(bytearray(part), dtype=DTYPES[dtype]).reshape(shape)
+        flat = torch.frombuffer(bytearray(part), dtype=DTYPES[dtype])
+        _verify_values(name, flat)
+        state[name] = flat.reshape(shape)
     return state
 
 

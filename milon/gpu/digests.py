@@ -1,0 +1,127 @@
+"""Digests of what training gives, quickly: the chunks of a state's bytes, and sums over the bits of gradients."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from milon.base.blob import CHUNK_BYTES, Manifest
+from milon.base.hashing import sha256
+from milon.base.ids import Digest
+from milon.gpu import fast
+
+_FEW = 4  # chunks that are quicker one by one than with most lanes idle
+_TRIED_BYTES = 1 << 14  # of a chunk when both ways are timed: a millisecond
+_BLOCK_BYTES = 64  # of SHA-256
+_WORD_BYTES = 4
+
+
+def loops() -> ModuleType | None:
+    """The compiled loops, or None where none are used or these gave another digest or sum than the plain way."""
+    return None if fast.kernels() is None else load_loops()
+
+
+@cache
+def load_loops() -> ModuleType | None:
+    """The compiled loops once they have proven themselves; None, with a warning, where they did not."""
+    from milon.gpu import kernels_hash
+
+    if not agrees(kernels_hash):
+        warnings.warn("compiled loops of digests differ from the reference and are not used", stacklevel=2)
+        return None
+    return kernels_hash
+
+
+def agrees(hashes: ModuleType) -> bool:
+    """Whether the loops give the digests of hashlib and the sums of Python's integers."""
+    sample = bytes(place * place % 251 for place in range(64 * 3 * hashes.LANES))
+    starts = range(0, len(sample), 64 * 3)
+    wanted = [sha256(sample[start : start + 64 * 3]) for start in starts]
+    words = np.frombuffer(sample, np.uint32)
+    if _digest_together(hashes, words, [start // _WORD_BYTES for start in starts], 64 * 3) != wanted:
+        return False
+    values = torch.arange(-40_000, 40_000, dtype=torch.float32).mul_(0.37)
+    values[7], values[8], values[40_001] = torch.nan, -torch.inf, -torch.nan
+    bits = torch.where(values.isnan(), 0x7FC00000, values.view(torch.int32)).tolist()
+    total = sum(b * (2 * place + 1) for place, b in enumerate(bits, 5))
+    return bool((_sum_bits(hashes, values, 5) - total) % (1 << 64) == 0)
+
+
+@cache
+def is_wide_quicker() -> bool:
+    """Whether chunks side by side are quicker than the library, which may have instructions for SHA-256."""
+    hashes = loops()
+    if hashes is None:
+        return False
+    raw = bytes(_TRIED_BYTES * hashes.LANES)
+    words = np.frombuffer(raw, np.uint32)
+    begins = list(range(0, len(words), _TRIED_BYTES // _WORD_BYTES))
+    return _time(lambda: _digest_together(hashes, words, begins, _TRIED_BYTES)) < _time(lambda: sha256(raw))
+
+
+def _time(function: Callable[[], Any]) -> float:
+    best = 1.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def _digest_together(hashes: ModuleType, words: Any, begins: list[int], size_bytes: int) -> list[Digest]:
+    """Digests of at most LANES pieces of one size, which begin at these words."""
+    idle = hashes.LANES - len(begins)
+    state = np.empty(8 * hashes.LANES, np.uint32)
+    hashes.digest_chunks(words, np.array(begins + begins[:1] * idle, np.int64), size_bytes // _BLOCK_BYTES, state)
+    lanes = state.reshape(8, hashes.LANES).T.astype(">u4")
+    return [Digest(lanes[lane].tobytes()) for lane in range(len(begins))]
+
+
+def compute_manifest(raw: bytes) -> Manifest:
+    """`milon.base.blob.compute_manifest`, on as many threads as torch uses and several chunks at a time."""
+    view = memoryview(raw)
+    whole = len(view) // CHUNK_BYTES
+    count = -(-len(view) // CHUNK_BYTES)
+    found: list[Digest] = [Digest(bytes(32))] * count
+    threads = torch.get_num_threads()
+    hashes = loops() if whole >= _FEW and is_wide_quicker() else None
+    parts = count if hashes is None else min(max(-(-whole // hashes.LANES), threads), whole // _FEW)
+    words = np.frombuffer(view[: whole * CHUNK_BYTES], np.uint32)
+
+    def digest_parts(first: int, last: int) -> None:
+        for part in range(first, last):
+            if hashes is None:
+                found[part] = sha256(view[part * CHUNK_BYTES : (part + 1) * CHUNK_BYTES])
+                continue
+            begin, end = whole * part // parts, whole * (part + 1) // parts
+            begins = [chunk * (CHUNK_BYTES // _WORD_BYTES) for chunk in range(begin, end)]
+            found[begin:end] = _digest_together(hashes, words, begins, CHUNK_BYTES)
+            if part == 0 and count > whole:
+                found[whole] = sha256(view[whole * CHUNK_BYTES :])
+
+    fast.split(digest_parts, parts, len(view))
+    return Manifest(len(view), tuple(found))
+
+
+def sum_bits(values: Tensor, position: int) -> int | None:
+    """The sum of b_p * (2p + 1) over binary32 `values`, p from `position` on; None where compiled loops gain nothing.
+
+    Defined where a fingerprint is, in `milon.gpu.train`; the answer is right modulo 2^64.
+    """
+    hashes = loops() if fast.kernels_for(values) is not None else None
+    return None if hashes is None else _sum_bits(hashes, values, position)
+
+
+def _sum_bits(hashes: ModuleType, values: Tensor, position: int) -> int:
+    spans = hashes.spans_of(values.numel())
+    sums = np.empty(spans, np.int64)
+    fast.split(hashes.add_fingerprints, spans, values.numel(), fast.patterns(values), position, sums)
+    return int(sums.sum())
