@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.calls import DTYPES, Call, from_bits, make_calls, spread
 from bench.golden import compute_digest, read_vectors, unpack
 from milon.base.errors import Reason, Rejected
+from milon.gpu import fast
 from milon.gpu.exact import canonical_nan
 from milon.gpu.sharding import analyze, load_sharded
 from milon.gpu.sharding_rules import Way
@@ -28,6 +29,12 @@ from milon.pol.program import (
 )
 
 ELEMENTWISE = ("abs", "neg", "exp", "add", "where", "cast", "maximum")
+
+
+@pytest.fixture(autouse=True)
+def _plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of tiny programs: compiled loops would have to be made ready for each."""
+    monkeypatch.setattr(fast._Choice, "is_compiled", False)
 
 
 @pytest.mark.parametrize(
