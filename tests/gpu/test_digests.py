@@ -56,7 +56,12 @@ def test_sums_of_bits(threads: int) -> None:
     assert found is not None
     wanted = sum(b * (2 * place + 1) for place, b in enumerate(float_bits(values).tolist(), position))
     assert (found - wanted) % (1 << 64) == 0
-    assert digests.sum_bits(values[:100], 1) is None
+    few = values[:3]
+    assert digests.sum_bits(few, 2) == sum(
+        b * (2 * place + 1) for place, b in enumerate(few.view(torch.int32).tolist(), 2)
+    )
+    assert digests.sum_bits(values[::2], 1) is None
+    assert digests.sum_bits(values[:0], 1) is None
 
 
 @pytest.mark.parametrize("name", ["digest_chunks", "add_fingerprints"])
