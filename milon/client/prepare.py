@@ -64,12 +64,14 @@ def prepare(
     from milon.gpu import work_data  # torch is loaded where it is needed, so that `milon.Job` itself stays light
     from milon.gpu.recipe import Recipe
     from milon.gpu.work_capture import capture_job
+    from milon.gpu.work_rehearsal import rehearse
 
     terms, reward = compute_terms({**job.choices, **(overrides or {})})
     folder.mkdir(parents=True, exist_ok=True)
-    train_names, train_columns = work_data.collect_columns(job.train if train is None else train)
-    names, columns = work_data.collect_columns(job.evaluation if evaluation is None else evaluation)
+    train_names, train_columns = work_data.collect_columns(job.train if train is None else train, "training data")
+    names, columns = work_data.collect_columns(job.evaluation if evaluation is None else evaluation, "evaluation data")
     rows = len(columns[0])
+    rehearse(job.model, job.loss, job.optimizer, train_names, train_columns, columns, terms.batch_size)
     train_files = work_data.write_dataset(train_names, train_columns, folder)
     report(_describe_rows("training data", len(train_columns[0]), train_files))
     evaluation_files = work_data.write_dataset(names, columns, folder)

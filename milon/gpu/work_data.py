@@ -26,9 +26,14 @@ _NUMPY_KINDS = "biuf"  # truth values, integers, floats
 def _to_column(name: str, values: Any) -> Tensor:
     """float32 or int64 rows: narrower types are widened, binary64 is rounded to binary32."""
     if isinstance(values, Tensor):
+        known = values.layout is torch.strided
+        require(known, Reason.UNSUPPORTED, f"column {name} is {values.layout}; call its to_dense()")
         tensor = values.detach().cpu()
     else:
-        array = numpy.asarray(values)
+        try:
+            array = numpy.asarray(values)
+        except ValueError as error:
+            raise Rejected(Reason.MALFORMED, f"column {name}: {error}; rows of one shape are needed") from None
         known = array.dtype.kind in _NUMPY_KINDS
         require(known, Reason.UNSUPPORTED, f"column {name} holds {array.dtype}; numbers are needed")
         tensor = torch.from_numpy(numpy.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=True))
@@ -47,18 +52,31 @@ def _read_npz(path: Path) -> dict[str, Any]:
         raise Rejected(Reason.MALFORMED, f"{path} cannot be read as .npz: {error}") from None
 
 
-def collect_columns(source: Any) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+def collect_columns(source: Any, what: str = "data") -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
     """Names and columns of tuples of tensors or arrays, or of an .npz file; the target last.
 
-    Raises `Rejected` for what is no rows of finite numbers, or where the columns differ in their number of rows.
+    Raises `Rejected`, which names `what` the columns are, for what is no rows of finite numbers, or where the columns
+    differ in their number of rows.
     """
+    try:
+        return _collect(source)
+    except Rejected as refusal:
+        raise Rejected(refusal.reason, f"{what}: {refusal.detail}; nothing was sent") from None
+
+
+def _collect(source: Any) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
     if isinstance(source, (str, Path)):
         named = _read_npz(Path(source))
-    else:
+    elif isinstance(source, (tuple, list)) and source:
         named = {f"input{place}": values for place, values in enumerate(source[:-1])}
         named["target"] = source[-1]
+    else:
+        wanted = "give a tuple (inputs, ..., target) of tensors or arrays, or the path of an .npz file"
+        raise Rejected(Reason.WRONG_TYPE, f"a {type(source).__name__} where columns are needed; {wanted}")
     require(len(named) >= 2, Reason.TOO_FEW, f"{len(named)} columns; inputs and, last, a target are needed")
     columns = tuple(_to_column(name, values) for name, values in named.items())
+    is_empty = all(len(column) == 0 for column in columns)
+    require(not is_empty, Reason.TOO_FEW, f"no rows in {', '.join(named)}; at least one is needed")
     count_rows(columns)
     for name, column in zip(named, columns, strict=True):
         verify_finite(f"column {name}", column)

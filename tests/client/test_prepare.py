@@ -18,6 +18,7 @@ from milon.client import prepare as prepare_command
 from milon.client.job import Job
 from milon.client.prepare import prepare
 from milon.gpu.checkpoint import state_digest
+from milon.gpu.work_rehearsal import find_hard_rows, rehearse
 from milon.pol.aggregation import Rule
 from milon.pol.terms import JobSpec
 from tests.gpu.small_job import make_job, make_model, make_rows, prepare_small
@@ -70,23 +71,97 @@ def _changed(**changes: Any) -> Job:
 
 
 X, Y = make_rows(12, 1)
+LAST = torch.cat((Y[:-1], torch.tensor([9])))
+
+
+class Raising(torch.nn.Flatten):
+    """Fails in the user's own line."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return {"a": input}["b"]
+
+
+class Choosing(torch.nn.Linear):
+    """Decides by a tensor's value."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        found = super().forward(input.flatten(1))
+        return found + 1 if float(found.detach().sum()) > 0 else found
+
+
+class Sorting(torch.nn.Linear):
+    """Uses an operation that programs do not have."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.sort(super().forward(input.flatten(1)), dim=1).values
+
+
+def _spoilt() -> torch.nn.Module:
+    model = make_model()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = float("inf")
+    return model
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train": (X, Y[:-1])}, r"columns of \[12, 11\] rows"),
+        ({"train": (X, Y[:-1])}, r"training data: columns of \[12, 11\] rows"),
         ({"train": (X,)}, "inputs and, last, a target"),
+        (
+            {"train": (X[:0], Y[:0])},
+            "training data: no rows in input0, target; .*; nothing was sent",
+        ),
+        ({"evaluation": (X[:0], Y[:0])}, "evaluation data: no rows"),
         ({"train": (X.log() * 0 + float("nan"), Y)}, "input0 holds NaN"),
         ({"train": (numpy.array(["a"] * 12), Y)}, "numbers are needed"),
+        ({"train": (numpy.array([{}] * 12), Y)}, "input0 holds object; numbers are needed"),
+        ({"train": ([[1.0], [1.0, 2.0]], [0, 1])}, "rows of one shape are needed"),
+        ({"train": (X.flatten(1).to_sparse(), Y)}, "call its to_dense"),
+        ({"train": {"x": X, "y": Y}}, "a dict where columns are needed; give a tuple"),
         ({"train": (X, torch.tensor(1))}, "single number"),
         ({"train": "nothing.npz"}, "there is no file"),
         ({"loss": lambda prediction, target: prediction}, "float32 scalar"),
+        ({"loss": lambda prediction: prediction.mean()}, "the model or the loss fails on a batch of 8 training rows"),
+        (
+            {"train": (X[:, :, :3], Y)},
+            r"input0 is float32\[1, 3, 4\] in the training data and float32\[1, 4, 4\] in",
+        ),
+        ({"train": (X, X, Y)}, "3 columns to train on and 2 to evaluate on"),
+        ({"train": (X[:, :, :3], Y), "evaluation": (X[:, :, :3], Y)}, "mat1 and mat2 shapes.*; nothing was sent; make"),
+        (
+            {"train": (X, LAST)},
+            "target int64.. from 0 to 9.*Target 9 is out of bounds.*nothing was sent; make",
+        ),
+        ({"evaluation": (X, LAST)}, "8 evaluation rows .*Target 9 is out of bounds"),
+        ({"train": (X, Y - 3)}, "target int64.. from -3 to -1"),
+        ({"model": _spoilt()}, "0.weight holds an infinity or NaN before the first step"),
+        ({"model": Raising()}, "KeyError: 'b' .*test_prepare.py, line .*return .*nothing was sent"),
+        ({"model": Choosing(16, 3)}, r"taken from a tensor's value; nearest supported: torch.where .*if float\(found"),
+        ({"model": Sorting(16, 3)}, r"operation sort.default; nearest supported: .*torch.sort\(super"),
+        ({"optimizer": lambda held: torch.optim.Adam(held, lr=-1)}, "optimizer cannot be made: .*learning rate: -1"),
+        ({"optimizer": lambda held: None}, "the optimizer function gives a NoneType; nothing was sent; return"),
     ],
 )
 def test_what_cannot_be_prepared_is_said(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(Rejected, match=words):
         prepare(_changed(**changes), tmp_path)
+
+
+def test_a_rehearsal_leaves_the_model_and_chance_as_they_were(tmp_path: Path) -> None:
+    job = make_job()
+    before = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
+    chance = torch.random.get_rng_state()
+    rehearse(job.model, job.loss, job.optimizer, ("x", "target"), job.train, job.evaluation, 8)
+    assert torch.equal(chance, torch.random.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in job.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in job.model.parameters())
+
+
+def test_the_rows_of_least_and_greatest_numbers_are_tried_first() -> None:
+    columns = (torch.arange(40).reshape(20, 2) % 37, torch.tensor([5] * 19 + [4]))
+    assert find_hard_rows(columns, 4) == [0, 18, 19, 1]
+    assert find_hard_rows((torch.zeros(2, 3),), 5) == [0, 1, 0, 1, 0]
 
 
 def test_a_file_that_is_no_npz_is_said(tmp_path: Path) -> None:
@@ -111,7 +186,7 @@ def test_a_wrong_job_ends_with_its_code_and_no_traceback(
         ([str(tmp_path / "none.py"), "--out", str(tmp_path / "o")], "there is no file"),
         ([str(job_file), "--out", str(tmp_path / "o"), "--rounds", "0"], "rounds is 0"),
         ([str(job_file), "--out", str(tmp_path / "o"), "--audit", "x"], "the audit rates"),
-        ([str(job_file), "--out", str(tmp_path / "o"), "--train-data", "none.npz"], "there is no file"),
+        ([str(job_file), "--out", str(tmp_path / "o"), "--train-data", "none.npz"], "training data: there is no file"),
     ):
         assert prepare_command.main(arguments) == prepare_command.EXIT_JOB_WRONG
         shown = capsys.readouterr()
@@ -122,8 +197,9 @@ def test_a_state_becomes_a_model_in_plain_pytorch(
     tmp_path: Path, job_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepared = prepare_small()
-    state, out = dict(prepared.blobs)[prepared.spec.initial_state], tmp_path / "model.safetensors"
-    assert model_command.main(["export", str(state), str(out)]) == 0
+    blobs, out = dict(prepared.blobs), tmp_path / "model.safetensors"
+    state, predict = blobs[prepared.spec.initial_state], blobs[prepared.spec.predict]
+    assert model_command.main(["export", str(state), str(predict), str(out)]) == 0
     assert json.loads(capsys.readouterr().out)["tensors"] == len(make_model().state_dict())
     assert model_command.main(["accuracy", str(job_file), str(out)]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -144,5 +220,5 @@ def test_weights_that_are_none_or_another_models_are_refused(
     for path, words in ((bad, "not a safetensors file"), (other, "of another model"), (tmp_path / "x", "no file")):
         assert model_command.main(["accuracy", str(job_file), str(path)]) == model_command.EXIT_WRONG
         assert words in capsys.readouterr().err
-    assert model_command.main(["export", str(bad), str(tmp_path / "m")]) == model_command.EXIT_WRONG
+    assert model_command.main(["export", str(bad), str(bad), str(tmp_path / "m")]) == model_command.EXIT_WRONG
     assert not (tmp_path / "m").exists()
