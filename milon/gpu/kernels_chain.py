@@ -8,14 +8,11 @@ coefficients as arguments, because machine code kept on disk would not notice th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
 from milon.gpu.kernels_angles import wave64
-from milon.gpu.kernels_cpu import compiled
+from milon.gpu.kernels_cpu import compiled, floats_at, patterns_at, truths_at
 
 BLOCK = 1024  # elements: a register is 4 KiB, and a chain's dozen registers stay in the second cache
 FULL, PERIODIC = 0, 1  # how a source is read: as it lies; element (p // repeat) % period
@@ -36,24 +33,6 @@ _ROUND64_BITS = np.int64(0x4338000000000000)
     _EXP, _EXPM1, _LOG, _TANH, _SIGMOID, _ERF, _RSQRT, _LOG1P, _SIN, _COS,
 ) = range(31)  # fmt: skip
 _FIRST_BINARY_END, _FIRST_COMPARISON, _FIRST_FUNCTION = _MINIMUM, _EQ, _EXP
-
-
-def _pointer_to(kind: Any) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
-    def pointer(context: Any, address: Any) -> Any:
-        """A number as an address."""
-
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], _context.get_value_type(types.CPointer(kind)))
-
-        return types.CPointer(kind)(types.int64), generate
-
-    return pointer
-
-
-_floats_at = _pointer_to(types.float32)
-_truths_at = _pointer_to(types.uint8)
-_patterns_at = _pointer_to(types.int32)
 
 
 @compiled
@@ -290,7 +269,7 @@ def _correct(code, into, of, size, corrections):  # type: ignore[no-untyped-def]
     for j in range(corrections.shape[0]):
         if corrections[j, 0] == code:
             given, right = corrections[j, 1], corrections[j, 2]
-            o, a = carray(_patterns_at(into), size), carray(_patterns_at(of), size)
+            o, a = carray(patterns_at(into), size), carray(patterns_at(of), size)
             for i in range(size):
                 o[i] = right if a[i] == given else o[i]
 
@@ -300,7 +279,7 @@ def _load(into, address, holds, repeat, period, start):  # type: ignore[no-untyp
     """A block of a source that repeats, or of truth values (as 0 and 1)."""
     place = (start // repeat) % period
     left = repeat - start % repeat
-    floats, truths = carray(_floats_at(address), period), carray(_truths_at(address), period)
+    floats, truths = carray(floats_at(address), period), carray(truths_at(address), period)
     done = 0
     while done < into.size:
         if repeat == 1:
@@ -321,7 +300,7 @@ def _load(into, address, holds, repeat, period, start):  # type: ignore[no-untyp
 
 @compiled
 def _store_truths(address, start, block):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    into = carray(_truths_at(address + start), block.size)
+    into = carray(truths_at(address + start), block.size)
     for i in range(block.size):
         into[i] = np.uint8(block[i] != 0)
 
@@ -345,12 +324,12 @@ def run_chain(  # type: ignore[no-untyped-def]  # compiled: types come from the 
         for v in range(base.size):
             at[v] = base[v] + stride[v] * start if base[v] >= 0 else own + (-1 - base[v]) * (BLOCK * 4)
         for j in range(loads.shape[0]):
-            into = carray(_floats_at(at[loads[j, 0]]), size)
+            into = carray(floats_at(at[loads[j, 0]]), size)
             if loads[j, 4] > 1 or block == first:  # a single element stays in its register
                 _load(into, loads[j, 1], loads[j, 2], loads[j, 3], loads[j, 4], start)
         for j in range(code.shape[0]):
-            o, a = carray(_floats_at(at[code[j, 1]]), size), carray(_floats_at(at[code[j, 2]]), size)
-            b, c = carray(_floats_at(at[code[j, 3]]), size), carray(_floats_at(at[code[j, 4]]), size)
+            o, a = carray(floats_at(at[code[j, 1]]), size), carray(floats_at(at[code[j, 2]]), size)
+            b, c = carray(floats_at(at[code[j, 3]]), size), carray(floats_at(at[code[j, 4]]), size)
             if code[j, 0] <= _FIRST_BINARY_END:
                 _binary(code[j, 0], o, a, b)
             elif code[j, 0] < _FIRST_COMPARISON:
@@ -361,5 +340,5 @@ def run_chain(  # type: ignore[no-untyped-def]  # compiled: types come from the 
                 _function(code[j, 0], o, a, exp, log, small, large, waves, turns)
                 _correct(code[j, 0], at[code[j, 1]], at[code[j, 2]], size, corrections)
         for j in range(stores.shape[0]):
-            _store_truths(stores[j, 1], start, carray(_floats_at(at[stores[j, 0]]), size))
+            _store_truths(stores[j, 1], start, carray(floats_at(at[stores[j, 0]]), size))
     return registers[scratch, 0]  # reads the registers once more, so that they are not given back before this

@@ -15,6 +15,8 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
 _MAGNITUDE = np.int32(0x7FFFFFFF)
@@ -33,6 +35,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     except RuntimeError:  # numba finds no folder to keep it in
         made = numba.njit(**options)(function)
     return made
+
+
+def _pointer_to(kind: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
+    def pointer(context: Any, address: Any) -> Any:
+        """A number as an address."""
+
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], _context.get_value_type(types.CPointer(kind)))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return pointer
+
+
+floats_at = _pointer_to(types.float32)
+truths_at = _pointer_to(types.uint8)
+patterns_at = _pointer_to(types.int32)
+halves_at = _pointer_to(types.int16)
 
 
 @compiled
@@ -59,8 +80,8 @@ def find_magnitudes(patterns, terms, inner, left, right, found):  # type: ignore
     for i in range(found.size):
         found[i] = 0
     for k in range(terms):
-        row = patterns[k * inner + left : k * inner + right]
-        for i in range(row.size):
+        row = patterns_at(patterns.ctypes.data + (k * inner + left) * 4)
+        for i in range(found.size):
             found[i] = max(found[i], row[i] & _MAGNITUDE)
 
 

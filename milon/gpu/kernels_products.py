@@ -7,6 +7,7 @@ contracted or reordered. Scales back are held panel by panel, so that a tile may
 from __future__ import annotations
 
 import numpy as np
+from numba import carray
 
 from milon.gpu.kernels_cpu import (
     INFINITY,
@@ -16,6 +17,9 @@ from milon.gpu.kernels_cpu import (
     find_exponent,
     find_magnitude,
     find_magnitudes,
+    floats_at,
+    halves_at,
+    patterns_at,
     power_of_two,
 )
 from milon.gpu.kernels_tiles import (
@@ -32,6 +36,7 @@ from milon.gpu.kernels_tiles import (
 SLICE_MAX = 480  # columns quantised side by side: a multiple of every panel's width
 _CHUNK = 256  # terms of a row quantised at a time: a panel's part of them stays in the nearest cache
 _BLOCK_WORDS = 1 << 17  # of right panels that all left panels meet in turn: 512 KiB stay in the second cache
+_ROUND32_BITS = np.int32(0x4B400000)
 _SLOTS = max(COLUMNS, LANES)  # rows of a chunk
 
 
@@ -41,78 +46,84 @@ def _low_digit(q):  # type: ignore[no-untyped-def]  # compiled: types come from 
 
 
 @compiled
-def _quantize_row(given, scale, is_special, planes, high, low, both):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """round_half_even(given * scale) as int16: whole into `high`, or in digits; zeros where the row is special."""
-    size = given.size
-    if is_special:
-        high[:size], low[:size], both[:size] = 0, 0, 0
-    elif scale < 2.0**127 and planes == 1:
-        scale32 = np.float32(scale)
-        for k in range(size):
-            high[k] = np.int16(np.int32((given[k] * scale32 + ROUND32) - ROUND32))
-    elif scale < 2.0**127:
-        scale32 = np.float32(scale)
-        for k in range(size):
-            q = np.int32((given[k] * scale32 + ROUND32) - ROUND32)
-            digit = _low_digit(q)
-            high[k], low[k] = np.int16((q - digit) >> np.int32(11)), np.int16(digit)
-            both[k] = np.int16(((q - digit) >> np.int32(11)) + digit)
-    else:
-        for k in range(size):
-            q = np.int32((np.float64(given[k]) * scale + ROUND64) - ROUND64)
-            digit = _low_digit(q)
-            high[k] = np.int16(q if planes == 1 else (q - digit) >> np.int32(11))
-            low[k], both[k] = np.int16(digit), np.int16(((q - digit) >> np.int32(11)) + digit)
+def _halves_of_row(given, scale, halves):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """round_half_even(given * scale) as int16; the scale is within binary32."""
+    for k in range(given.size):
+        halves[k] = np.int16(np.float32(given[k] * scale + ROUND32).view(np.int32))  # the sum's lower bits
+
+
+@compiled
+def _digits_of_row(given, scale, planes, high, low, both):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The same for any scale, and in digits if there are three planes."""
+    for k in range(given.size):
+        q = np.int32((np.float64(given[k]) * scale + ROUND64) - ROUND64)
+        digit = _low_digit(q)
+        upper = (q - digit) >> np.int32(11)
+        high[k] = np.int16(q if planes == 1 else upper)
+        low[k], both[k] = np.int16(digit), np.int16(upper + digit)
 
 
 @compiled
 def _transpose(words, pairs, width, into):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Words [row, pair] of a chunk to their places [pair, row] in a panel."""
-    step = words.shape[1]
+    """Words [row, pair] of a chunk to their places [pair, row] in a panel; by address."""
     whole = pairs // LANES * LANES
     for t in range(0, whole, LANES):
         for j in range(0, width, LANES):
-            given, to = words.ctypes.data + (j * step + t) * 4, into.ctypes.data + (t * width + j) * 4
+            given, to = words + (j * (_CHUNK // 2) + t) * 4, into + (t * width + j) * 4
             if width == ROWS:
-                transpose_rows(given, step, to, width)
+                transpose_rows(given, _CHUNK // 2, to, width)
             else:
-                transpose_columns(given, step, to, width)
-    for t in range(whole, pairs):
-        for j in range(width):
-            into[t * width + j] = words[j, t]
+                transpose_columns(given, _CHUNK // 2, to, width)
+    for j in range(width):
+        row = carray(patterns_at(words + j * (_CHUNK // 2) * 4), pairs)
+        panel = carray(patterns_at(into + j * 4), pairs * width)
+        for t in range(whole, pairs):
+            panel[t * width] = row[t]
+
+
+@compiled
+def _scale_row(patterns, bits, forth, back, j):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Scales of row j of a panel; a row with infinity or NaN is multiplied by 0 and goes back to NaN."""
+    magnitude = find_magnitude(patterns)
+    special = magnitude >= INFINITY
+    e = find_exponent(np.int32(0) if special else magnitude)
+    forth[j] = 0.0 if special else power_of_two(bits - e)
+    back[j] = np.nan if special else power_of_two(e - bits)
 
 
 @compiled
 def pack_rows(first, last, values, patterns, count, terms, width, planes, bits, packed, back):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """Panels first to last of [groups, count, terms], each row quantised on its own; and the scales back."""
     panels, pairs = (count + width - 1) // width, (terms + 1) // 2
-    forth, special = np.zeros(width, np.float64), np.ones(width, np.bool_)
-    high, low = np.zeros((_SLOTS, _CHUNK // 2), np.int32), np.zeros((_SLOTS, _CHUNK // 2), np.int32)
-    both = np.zeros((_SLOTS, _CHUNK // 2), np.int32)
-    high16, low16, both16 = high.view(np.int16), low.view(np.int16), both.view(np.int16)
+    forth, chunk = np.zeros(width, np.float64), np.zeros((3, _SLOTS, _CHUNK // 2), np.int32)
+    at, size_bytes = chunk.ctypes.data, _SLOTS * _CHUNK * 2
     for panel in range(first, last):
         row = panel // panels * count + panel % panels * width
         some = min(width, count - panel % panels * width)
         scales = back[panel * width : (panel + 1) * width]
-        special[:], scales[:] = True, 0.0
         for j in range(some):
-            magnitude = find_magnitude(patterns[(row + j) * terms : (row + j + 1) * terms])
-            special[j] = magnitude >= INFINITY
-            e = find_exponent(np.int32(0) if special[j] else magnitude)
-            forth[j] = power_of_two(bits - e)
-            scales[j] = np.nan if special[j] else power_of_two(e - bits)
+            given = patterns_at(patterns.ctypes.data + (row + j) * terms * 4)
+            _scale_row(carray(given, terms), bits, forth, scales, j)
+        scales[some:] = 0.0
         for begin in range(0, terms, _CHUNK):
             size = min(_CHUNK, terms - begin)
             for j in range(width):
-                at = (row + min(j, some - 1)) * terms + begin
-                _quantize_row(values[at : at + size], forth[j], special[j], planes, high16[j], low16[j], both16[j])
+                high = carray(halves_at(at + j * _CHUNK * 2), _CHUNK)
+                low = carray(halves_at(at + size_bytes + j * _CHUNK * 2), _CHUNK)
+                both = carray(halves_at(at + 2 * size_bytes + j * _CHUNK * 2), _CHUNK)
+                if j >= some or forth[j] == 0.0:
+                    high[:], low[:], both[:] = 0, 0, 0
+                    continue
+                given = carray(floats_at(values.ctypes.data + ((row + j) * terms + begin) * 4), size)
+                if planes == 1 and forth[j] < 2.0**127:
+                    _halves_of_row(given, np.float32(forth[j]), high)
+                else:
+                    _digits_of_row(given, forth[j], planes, high, low, both)
                 if size % 2:
-                    high16[j, size], low16[j, size], both16[j, size] = 0, 0, 0
-            at, some_pairs = (panel * planes * pairs + begin // 2) * width, (size + 1) // 2
-            _transpose(high, some_pairs, width, packed[at:])
-            if planes == 3:
-                _transpose(low, some_pairs, width, packed[at + pairs * width :])
-                _transpose(both, some_pairs, width, packed[at + 2 * pairs * width :])
+                    high[size], low[size], both[size] = 0, 0, 0
+            to = packed.ctypes.data + (panel * planes * pairs + begin // 2) * width * 4
+            for plane in range(planes):
+                _transpose(at + plane * size_bytes, (size + 1) // 2, width, to + plane * pairs * width * 4)
 
 
 @compiled
@@ -120,7 +131,7 @@ def _quantize_slice(given, found, forth, forth32, is_plain, into):  # type: igno
     """One term of groups side by side, as integers."""
     if is_plain:
         for i in range(given.size):
-            into[i] = np.int32((given[i] * forth32[i] + ROUND32) - ROUND32)
+            into[i] = np.float32(given[i] * forth32[i] + ROUND32).view(np.int32) - _ROUND32_BITS
     else:
         for i in range(given.size):
             finite = given[i] if found[i] < INFINITY else np.float32(0.0)
@@ -134,14 +145,13 @@ def _word(first, second):  # type: ignore[no-untyped-def]  # compiled: types com
 
 
 @compiled
-def _pair_up(even, odd, planes, words):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Two terms of groups side by side as words, plane after plane."""
-    high, low, both = words[0], words[1], words[2]
+def _pair_up(even, odd, planes, size, high, low, both):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Two terms of `size` groups side by side as words, plane after plane."""
     if planes == 1:
-        for i in range(even.size):
+        for i in range(size):
             high[i] = _word(even[i], odd[i])
     else:
-        for i in range(even.size):
+        for i in range(size):
             low0, low1 = _low_digit(even[i]), _low_digit(odd[i])
             high0, high1 = (even[i] - low0) >> np.int32(11), (odd[i] - low1) >> np.int32(11)
             high[i], low[i] = _word(high0, high1), _word(low0, low1)
@@ -170,7 +180,8 @@ def pack_columns(first, last, values, patterns, count, terms, width, planes, bit
     slices, panels, pairs = (count + wide - 1) // wide, (count + width - 1) // width, (terms + 1) // 2
     found = np.empty(wide, np.int32)
     forth, forth32 = np.empty(wide, np.float64), np.empty(wide, np.float32)
-    even, odd, words = np.zeros(wide, np.int32), np.zeros(wide, np.int32), np.zeros((3, wide), np.int32)
+    even, odd, words = np.zeros(wide, np.int32), np.zeros(wide, np.int32), np.zeros(3 * wide, np.int32)
+    low, both = words[wide:], words[2 * wide :]
     for piece in range(first, last):
         group = piece // slices
         left = (piece - group * slices) * wide
@@ -179,20 +190,22 @@ def pack_columns(first, last, values, patterns, count, terms, width, planes, bit
         find_magnitudes(patterns[begin : begin + terms * count], terms, count, left, left + some, found[:some])
         is_plain = _scales_of_slice(found[:some], bits, width, forth, forth32, back[panel * width :])
         even[some:], odd[some:] = 0, 0
+        across = (some + width - 1) // width
         for p in range(pairs):
-            at = begin + 2 * p * count + left
-            _quantize_slice(values[at : at + some], found, forth, forth32, is_plain, even)
+            at = values.ctypes.data + (begin + 2 * p * count + left) * 4
+            _quantize_slice(carray(floats_at(at), some), found, forth, forth32, is_plain, even)
             if 2 * p + 1 < terms:
-                _quantize_slice(values[at + count : at + count + some], found, forth, forth32, is_plain, odd)
+                _quantize_slice(carray(floats_at(at + count * 4), some), found, forth, forth32, is_plain, odd)
             else:
                 odd[:some] = 0
-            _pair_up(even, odd, planes, words)
+            _pair_up(even, odd, planes, across * width, words, low, both)
             for plane in range(planes):
-                for j in range((some + width - 1) // width):
-                    to = (((panel + j) * planes + plane) * pairs + p) * width
-                    given, into = words[plane, j * width : (j + 1) * width], packed[to : to + width]
+                given = words.ctypes.data + plane * wide * 4
+                for j in range(across):
+                    to = packed.ctypes.data + (((panel + j) * planes + plane) * pairs + p) * width * 4
+                    from_words, into = patterns_at(given + j * width * 4), patterns_at(to)
                     for c in range(width):
-                        into[c] = given[c]
+                        into[c] = from_words[c]
 
 
 @compiled
