@@ -80,7 +80,7 @@ def _list_settings(pythons: Sequence[str]) -> list[Setting]:
 
 
 def _ask_version(python: str) -> str:
-    command = [python, "-c", "import torch; print(torch.__version__)"]
+    command = [python, "-c", "from importlib.metadata import version; print(version('torch'))"]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
