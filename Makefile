@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate soak bench bench-round bench-step exhaustive equality fuzz-programs golden clean
+.PHONY: venv demo test check simulate soak bench bench-round bench-step bench-digests exhaustive equality fuzz-programs golden clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -51,13 +51,16 @@ fuzz-programs: venv
 golden: venv
 	$(BIN)/python -m bench.golden
 
-bench: bench-round bench-step
+bench: bench-round bench-step bench-digests
 
 bench-round: venv
 	$(BIN)/python -m bench.round
 
 bench-step: venv
 	$(BIN)/python -m bench.step
+
+bench-digests: venv
+	$(BIN)/python -m bench.digests
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
