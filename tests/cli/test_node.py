@@ -52,6 +52,13 @@ def test_join_on_a_device_that_is_not_here_starts_nothing(
     assert not root.exists() and not started
 
 
+@pytest.mark.parametrize("command", ["testnet up --dir", "testnet files --host 127.0.0.1 --dir", "demo --dir"])
+def test_no_command_begins_on_a_device_that_cannot_be(milon: Milon, tmp_path: Path, command: str) -> None:
+    root = tmp_path / "net"
+    ran = milon(*command.split(), root, "--device", "teapot")
+    assert ran.code == 2 and "device 'teapot'; it may be auto, cpu, " in ran.err and not root.exists()
+
+
 def test_init_makes_a_folder_and_a_second_one_keeps_the_keys(milon: Milon, tmp_path: Path, genesis_file: Path) -> None:
     root = tmp_path / "new"
     first = milon("init", "--data", root, "--genesis", genesis_file, "--role", "trainer", "--json")
