@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from milon.gpu import angles, elementary, fast
+from milon.gpu.compiling import turn
+from milon.gpu.operations import maximum, minimum
 from milon.pol.program import NUMERICS, Input, InputRole, Node, Program, ProgramKind
 from milon.pol.shapes import DTYPES, DType, TensorType
 
@@ -36,7 +38,9 @@ def machine() -> ModuleType | None:
 def _load_machine() -> ModuleType | None:
     from milon.gpu import kernels_chain
 
-    if not agrees(kernels_chain):
+    with turn("chains of operations"):
+        is_right = agrees(kernels_chain)
+    if not is_right:
         warnings.warn("chains of operations differ from the reference and are not used", stacklevel=2)
         return None
     return kernels_chain
@@ -54,11 +58,13 @@ def agrees(loops: ModuleType) -> bool:
         "sub": partial(torch.sub, inputs, other),
         "mul": partial(torch.mul, inputs, other),
         "div": partial(torch.div, inputs, other),
+        "maximum": partial(maximum, inputs, other),
+        "minimum": partial(minimum, inputs, other),
     }
     kind = TensorType(DType.FLOAT32, tuple(inputs.shape))
     entries = tuple(Input(name, InputRole.BATCH, kind.dtype, kind.shape) for name in ("left", "right"))
     for name, wanted in plain.items():
-        operands = (0, 1) if name in ("add", "sub", "mul", "div") else (0,)
+        operands = (0,) if name in (*_FUNCTIONS, "sqrt") else (0, 1)
         program = Program(ProgramKind.PREDICT, NUMERICS, 13, entries, (), (Node(name, operands, ()),), ())
         kernel = ChainKernel(Chain(kind.shape, [2]), program, (kind, kind, kind), {2}, loops)
         if not fast.is_same(kernel(*(inputs, other)[: len(operands)])[0], wanted()):

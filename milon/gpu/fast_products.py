@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from milon.gpu import exact, fast
+from milon.gpu.compiling import turn
 
 TERMS_MAX = {13: 1 << 20, 21: 1 << 11}  # of a group: sums stay within two words of 32 bits, totals within 2^53
 _PLANES = {13: 1, 21: 3}  # integers of 16 bits that an element is made of
@@ -25,7 +26,9 @@ def tiles() -> ModuleType | None:
 
     if not kernels_tiles.LANES:
         return None
-    if not agrees(kernels_products):
+    with turn("products by tiles"):
+        is_right = agrees(kernels_products)
+    if not is_right:
         warnings.warn("products by tiles differ from the reference and are not used", stacklevel=2)
         return None
     return kernels_products

@@ -39,7 +39,7 @@ class Call:
 Maker = Callable[[Call], Kernel]
 
 
-def _maximum(left: Tensor, right: Tensor) -> Tensor:
+def maximum(left: Tensor, right: Tensor) -> Tensor:
     """IEEE 754-2019 maximum: NaN wins, +0 above -0 (which the hardware's instruction leaves open)."""
     result = torch.maximum(left, right)
     if result.dtype is not torch.float32:
@@ -47,7 +47,7 @@ def _maximum(left: Tensor, right: Tensor) -> Tensor:
     return torch.where((left == 0.0) & (right == 0.0), left + right, result)
 
 
-def _minimum(left: Tensor, right: Tensor) -> Tensor:
+def minimum(left: Tensor, right: Tensor) -> Tensor:
     """IEEE 754-2019 minimum: NaN wins, -0 below +0."""
     result = torch.minimum(left, right)
     if result.dtype is not torch.float32:
@@ -194,8 +194,8 @@ MAKERS: dict[str, Maker] = {
     "mul": _plain(torch.mul),
     "div": _plain(torch.div),
     "pow": _plain(power),
-    "maximum": _plain(_maximum),
-    "minimum": _plain(_minimum),
+    "maximum": _plain(maximum),
+    "minimum": _plain(minimum),
     "and": _plain(torch.logical_and),
     "or": _plain(torch.logical_or),
     "eq": _plain(torch.eq),
