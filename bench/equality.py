@@ -124,7 +124,8 @@ def _train(options: argparse.Namespace) -> None:
         is_split = port is not None or options.shards
         devices_held = [options.device] * (options.shards or 1)
         plan = load_sharded(program, devices_held, port) if is_split else load(program, options.device)
-        state = train(CASES[name], plan, load_file(path.with_suffix(".state")), options.steps)
+        trained = train(CASES[name], plan, load_file(path.with_suffix(".state")), options.steps)
+        state = {key: tensor.cpu() for key, tensor in trained.items()}
         is_finite = all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())
         answer = {"case": name, "rank": options.rank, "digest": digest_of(state), "finite": is_finite}
         print(json.dumps({**answer, "seconds": round(time.perf_counter() - began, 2)}), flush=True)
