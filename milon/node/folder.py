@@ -100,6 +100,11 @@ class NodeFolder:
         return self.root / "node.lock"
 
     @property
+    def moved(self) -> Path:
+        """The last move of the validator to or from another machine; see `moving`."""
+        return self.root / "moved"
+
+    @property
     def log(self) -> Path:
         """What the node says, where a testnet starts it."""
         return self.root / "node.log"

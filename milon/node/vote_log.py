@@ -215,6 +215,18 @@ class VoteLog:
         os.fdatasync(self._signed)
         self._slot = 1 - self._slot
 
+    def raise_signed(self, highest: tuple[Epoch, View]) -> None:
+        """Sign nothing up to that epoch and view, durable; a lower pair than the present one changes nothing."""
+        if highest <= self._highest:
+            return
+        try:
+            for _ in range(2):
+                self._write_signed(highest)
+        except OSError as error:
+            self._is_broken = True
+            raise _refuse(self._signed_path, error) from error
+        self._highest = highest
+
     def prune(self, view: View) -> None:
         """Drop the records of views up to `view`, whose blocks are in the store, once the file is worth rewriting."""
         if self._end < self._prune_at or self._is_broken:

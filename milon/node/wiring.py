@@ -34,6 +34,7 @@ from milon.node.config import Config, parse_digest
 from milon.node.folder import NodeFolder, locked, publish_address, withdraw_address, write_file
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC
 from milon.node.keys import load_key
+from milon.node.moving import require_here, require_votes
 from milon.node.node import Node, Parts
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.status import Identity
@@ -160,14 +161,15 @@ async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Ge
 
 
 async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
+    require_votes(folder)
     key, network_key = load_key(folder.validator_key), load_key(folder.network_key)
     genesis = await _obtain_genesis(folder, config, network_key.seed)
     settings = transport_settings(config, genesis, network_key.seed)
     transport = LibP2PTransport(settings)
     async with AsyncExitStack() as stack:
+        vote_log = stack.enter_context(closing(VoteLog(folder.votes)))  # before the chain: see `require_votes`
         store = stack.enter_context(closing(LmdbStore(folder.chain)))
         prepare_store(store, genesis)
-        vote_log = stack.enter_context(closing(VoteLog(folder.votes)))
         worker = Worker(config.threads, config.device, folder.root / "worker.log")
         stack.push_async_callback(worker.stop)
         node = make_node(folder, config, genesis, key, settings, transport, store, vote_log, worker)
@@ -200,5 +202,6 @@ def run_node(root: Path, config: Config, server: ApiServer) -> int:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     folder = NodeFolder(root)
     with locked(folder):
+        require_here(folder)
         trio.run(_serve, folder, config, server)
     return 0
