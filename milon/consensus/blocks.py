@@ -11,7 +11,6 @@ from milon.base.ids import AccountId, Digest, VrfProof
 from milon.base.merkle import compute_root
 from milon.base.units import Count, Height, TimeMs, View
 from milon.chain.block import (
-    NO_EVIDENCE_ROOT,
     PROTOCOL_VERSION,
     Block,
     Header,
@@ -20,6 +19,7 @@ from milon.chain.block import (
     compute_receipts_root,
     compute_vrf_input,
 )
+from milon.chain.evidence import compute_evidence_root
 from milon.chain.learning import compute_learning_root
 from milon.chain.transaction import Transaction
 from milon.consensus.application import EPOCH, Config
@@ -78,9 +78,9 @@ def _verify_header(config: Config, header: Header, parent: Ancestor) -> None:
     require(header.time_ms > parent.time_ms, Reason.OUT_OF_RANGE, "a time not after the parent's")
     leader = leader_of(config.leaders, header.epoch, header.view)
     require(header.proposer == leader, Reason.NOT_ALLOWED, f"{header.proposer.hex()[:8]} does not lead the view")
-    sets = (header.validators_hash, header.next_validators_hash, header.parameters_hash, header.evidence_root)
-    expected = (config.validators_hash, config.validators_hash, config.parameters_hash, NO_EVIDENCE_ROOT)
-    require(sets == expected, Reason.DIFFERS, "validators, parameters or evidence differ")
+    sets = (header.validators_hash, header.next_validators_hash, header.parameters_hash)
+    expected = (config.validators_hash, config.validators_hash, config.parameters_hash)
+    require(sets == expected, Reason.DIFFERS, "validators or parameters differ")
     alpha = compute_vrf_input(header.epoch, header.view, parent.beacon)
     output = config.cryptography.verify_proof(header.proposer, alpha, header.vrf)
     require(header.beacon == compute_beacon(parent.beacon, output), Reason.BAD_PROOF, "the beacon is another")
@@ -97,6 +97,8 @@ def verify_body(config: Config, block: Block) -> None:
     size = sum(len(raw) for raw in encoded)
     require(size <= parameters.block_bytes_max, Reason.TOO_LARGE, f"{size} bytes of transactions")
     require(compute_root(encoded) == block.header.transactions_root, Reason.DIFFERS, "other transactions than named")
+    evidence_root = compute_evidence_root(block.evidence)
+    require(evidence_root == block.header.evidence_root, Reason.DIFFERS, "other evidence than named")
 
 
 def make_context(config: Config, plan: Plan, proposer: AccountId) -> BlockContext:
@@ -138,7 +140,7 @@ def build_block(
         transactions_root=compute_root([encode(transaction) for transaction in transactions]),
         receipts_root=compute_receipts_root(applied.receipts),
         state_root=root,
-        evidence_root=NO_EVIDENCE_ROOT,
+        evidence_root=compute_evidence_root(()),
         learning_root=compute_learning_root(applied.closed),
         validators_hash=config.validators_hash,
         next_validators_hash=config.validators_hash,
@@ -156,6 +158,7 @@ def execute_block(config: Config, state: State, parent: Ancestor, block: Block) 
     Whether the certificates it stands on justify it, and its time beside a clock, are not looked at here.
     """
     header = block.header
+    require(not block.evidence, Reason.UNSUPPORTED, "evidence in a block")
     _verify_header(config, header, parent)
     verify_body(config, block)
     ledger = ledger_after(config, state, parent.hash)

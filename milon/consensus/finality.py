@@ -69,9 +69,7 @@ def _make_effect(state: State, path: list[Executed]) -> CommitBlocks:
         tip=(last.height, last.hash),
         state_root=last.state_root,
     )
-    finalized = tuple(
-        FinalizedBlock(entry.block, entry.ancestor.hash, entry.receipts, entry.closed) for entry in path
-    )
+    finalized = tuple(FinalizedBlock(entry.block, entry.ancestor.hash, entry.receipts, entry.closed) for entry in path)
     return CommitBlocks(commit, finalized)
 
 

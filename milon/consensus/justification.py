@@ -15,8 +15,9 @@ from milon.base.ids import Digest
 from milon.base.merkle import compute_root
 from milon.base.units import View
 from milon.chain.block import Header
-from milon.chain.certificate import Certificate, VoteKind
-from milon.consensus.application import EPOCH, Config
+from milon.chain.certificate import Certificate
+from milon.chain.evidence import count_entries, verify_entry_content
+from milon.consensus.application import Config
 from milon.consensus.messages import CERTIFICATES_MAX, CERTIFICATES_MAX_BYTES
 from milon.consensus.state import State
 
@@ -56,20 +57,12 @@ def compute_justification_hash(parent_view: View, certificates: Sequence[Certifi
 
 def count_certificates(header: Header) -> int:
     """How many certificates the header's justification has."""
-    return header.view - header.parent_view - (0 if header.parent_view else 1)
+    return count_entries(header) - (0 if header.parent_view else 1)
 
 
 def verify_entry(header: Header, index: int, certificate: Certificate) -> None:
     """Raise `Rejected` unless certificate `index` says what it must; signatures are not checked."""
-    content = certificate.content
-    require(content.epoch == EPOCH, Reason.DIFFERS, "a certificate of another epoch")
-    if header.parent_view and index == 0:
-        is_parent = content.view == header.parent_view and content.block == header.parent_hash
-        require(is_parent and content.kind is not VoteKind.NULLIFY, Reason.DIFFERS, "not the parent's certificate")
-        return
-    view = header.parent_view + index + (0 if header.parent_view else 1)
-    is_skip = content.kind is VoteKind.NULLIFY and content.view == view
-    require(is_skip, Reason.DIFFERS, f"no nullification of view {view}")
+    verify_entry_content(header, index + (0 if header.parent_view else 1), certificate.content)
 
 
 def verify_justification(header: Header, certificates: Sequence[Certificate]) -> None:

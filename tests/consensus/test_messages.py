@@ -66,21 +66,21 @@ BLOCK = Block(HEADER, ())
 FROZEN: list[tuple[Message, str]] = [
     (VOTE, "56a2b0219c1e1b96"),
     (CERTIFICATE, "3dfb43792bce219d"),
-    (Proposal(BLOCK, VOTE, (CERTIFICATE,)), "06c65336004698f7"),
+    (Proposal(BLOCK, VOTE, (CERTIFICATE,)), "13da94e3c3aabea0"),
     (JustificationRequest(View(7), HASH, Count(256)), "700167f0f5a26208"),
     (JustificationPart(View(7), HASH, Count(256), (CERTIFICATE,)), "4e24c2c91235cb97"),
     (CertificateBatch((CERTIFICATE,)), "b222588bf7f44d5b"),
     (CertificateRequest(View(1), View(64)), "e4758cec3f0910c5"),
     (BlockRequest(HASH), "c137a13e2bd18031"),
-    (BlockResponse(BLOCK), "c8d78707788a97fc"),
+    (BlockResponse(BLOCK), "e50ede3a7241e4fb"),
     (RangeRequest(Height(6)), "51c5035144e274ce"),
-    (RangeResponse((BLOCK,), (HEADER,), CERTIFICATE), "dfa4b38ceea1d386"),
+    (RangeResponse((BLOCK,), (HEADER,), CERTIFICATE), "edae07703989ae28"),
     (StatusRequest(), "82ad467ac40b7a82"),
     (Status(Height(6), CERTIFICATE), "c2ef67a843e9e76d"),
 ]
 RECORDS: list[tuple[LogRecord, str]] = [
     (LoggedVote(VOTE), "530c854ff6044dd6"),
-    (LoggedBlock(BLOCK), "4c46ebb1432cf052"),
+    (LoggedBlock(BLOCK), "c954f01799a23226"),
     (LoggedCertificate(CERTIFICATE), "aba27d304fe3d8ae"),
 ]
 
