@@ -49,6 +49,7 @@ class Config:
     log_level: str = "info"  # "debug", "info", "warning" or "error"
     blob_bytes_max: int = 4 << 30  # one blob; as the chain's default limit for a job's data
     blob_store_bytes_max: int = 64 << 30  # all blobs; beyond it nothing new is taken
+    disk_free_bytes_min: int = 256 << 20  # the node stops before less is free: some hundred blocks of the largest size
 
 
 def _verify_host(name: str, text: str) -> None:
@@ -86,6 +87,7 @@ def verify_config(config: Config) -> None:
         ("threads", config.threads, 1, 1_024),
         ("blob_bytes_max", config.blob_bytes_max, 1 << 20, 1 << 40),
         ("blob_store_bytes_max", config.blob_store_bytes_max, config.blob_bytes_max, 1 << 50),
+        ("disk_free_bytes_min", config.disk_free_bytes_min, 0, 1 << 50),
     )
     for name, number, low, high in ranges:
         require(low <= number <= high, Reason.OUT_OF_RANGE, f"{name} = {number}; it may be {low} to {high}")

@@ -134,7 +134,7 @@ def _highest_signed(votes: Path) -> tuple[Epoch, View]:
 
 
 def sign_above(folder: NodeFolder, epoch: Epoch, view: View) -> tuple[Epoch, View]:
-    """Let the validator of a stopped node sign nothing up to that epoch and view; the highest it may not sign in now."""
+    """Let the validator of a stopped node sign nothing up to that epoch and view; the highest pair now barred."""
     with locked(folder):
         log = VoteLog(folder.votes)
         try:
@@ -252,7 +252,7 @@ def _require_free(folder: NodeFolder, bundle: Bundle, move: Move | None, is_back
         require(
             (epoch, view) == (0, 0),
             Reason.NOT_ALLOWED,
-            f"somebody else has signed from {folder.root} (epoch {epoch}, view {view}); name another folder with --data",
+            f"somebody else has signed from {folder.root} (epoch {epoch}, view {view}); name another folder",
         )
 
 

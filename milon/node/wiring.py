@@ -168,7 +168,7 @@ async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
     transport = LibP2PTransport(settings)
     async with AsyncExitStack() as stack:
         vote_log = stack.enter_context(closing(VoteLog(folder.votes)))  # before the chain: see `require_votes`
-        store = stack.enter_context(closing(LmdbStore(folder.chain)))
+        store = stack.enter_context(closing(LmdbStore(folder.chain, free_bytes_min=config.disk_free_bytes_min)))
         prepare_store(store, genesis)
         worker = Worker(config.threads, config.device, folder.root / "worker.log")
         stack.push_async_callback(worker.stop)

@@ -62,6 +62,12 @@ def _refuse_corrupt(folder: Path, cause: str) -> Rejected:
     )
 
 
+def count_free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write on the folder's disk."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
+
+
 class _FolderLock:
     """The right to a folder, held by one process until it ends, and the length hint."""
 
@@ -166,10 +172,17 @@ class LmdbSnapshot(_LmdbReader):
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See `StoreReader.scan`."""
+        return self._scan(b"ledger", prefix)
+
+    def scan_nodes(self) -> Iterator[tuple[bytes, bytes]]:
+        """All nodes of the state tree with their positions, for those who check the tree whole."""
+        return self._scan(b"nodes", b"")
+
+    def _scan(self, table: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         if self._transaction is None:
             raise RuntimeError("read after close")
         try:
-            with self._transaction.cursor(db=self._tables[b"ledger"]) as cursor:
+            with self._transaction.cursor(db=self._tables[table]) as cursor:
                 is_found = cursor.set_range(prefix) if prefix else cursor.first()
                 while is_found and cursor.key().startswith(prefix):
                     yield cursor.item()
@@ -186,11 +199,43 @@ class LmdbSnapshot(_LmdbReader):
                 self._opened.discard(self)
 
 
+class LmdbVisit(LmdbSnapshot):
+    """The store in a folder as it is now, read beside whatever process runs on it; nothing is written."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `Rejected`: UNAVAILABLE where the folder holds no store, CORRUPT or UNSUPPORTED for what it holds."""
+        data = folder / "data.mdb"
+        if not data.exists():
+            raise Rejected(Reason.UNAVAILABLE, f"{folder} holds no chain yet; nothing was read; start the node first")
+        hint = folder / "store.lock"
+        text = hint.read_text().strip() if hint.exists() else ""
+        if text.isdigit() and data.stat().st_size < int(text):
+            raise _refuse_corrupt(folder, f"data.mdb has {data.stat().st_size} bytes where {int(text)} were written")
+        try:
+            environment = lmdb.open(
+                str(folder), map_size=MAP_BYTES_INITIAL, max_dbs=len(_TABLES), readonly=True, readahead=False
+            )
+            tables = {name: environment.open_db(name, create=False) for name in _TABLES}
+            super().__init__(folder, tables, environment.begin(), set())
+        except (lmdb.Error, OSError) as error:
+            raise _refuse(folder, error) from error
+        self._environment = environment
+        found = self._read(b"meta", _META_FORMAT)
+        if found != FORMAT:
+            self.close()
+            raise Rejected(Reason.UNSUPPORTED, f"{folder} was written as {found!r:.40}; this program knows {FORMAT!r}")
+
+    def close(self) -> None:
+        """See `Snapshot.close`."""
+        super().close()
+        self._environment.close()
+
+
 class LmdbStore(_LmdbReader):
     """A `Store` in a folder of its own."""
 
-    def __init__(self, folder: Path, map_bytes: int = MAP_BYTES_INITIAL) -> None:
-        """Open or create the store in `folder`.
+    def __init__(self, folder: Path, map_bytes: int = MAP_BYTES_INITIAL, free_bytes_min: int = 0) -> None:
+        """Open or create the store in `folder`; a commit that finds less than `free_bytes_min` on the disk is refused.
 
         Raises `Rejected`: IN_USE when another process has it, CORRUPT when its files are damaged, UNSUPPORTED when a
         newer program wrote it, FULL or UNAVAILABLE when the disk refuses.
@@ -200,6 +245,7 @@ class LmdbStore(_LmdbReader):
             self._lock = _FolderLock(folder)
         except OSError as error:
             raise _refuse(folder, error) from error
+        self._free_bytes_min = free_bytes_min
         self._environment: lmdb.Environment | None = None
         self._snapshots: set[LmdbSnapshot] = set()
         try:
@@ -233,6 +279,7 @@ class LmdbStore(_LmdbReader):
         environment = self._opened_environment()
         verify_commit(commit, self.tip())
         try:
+            self._require_room()
             self._grow(environment, MAP_FILL_PERCENT_MAX)
             while True:
                 try:
@@ -246,6 +293,16 @@ class LmdbStore(_LmdbReader):
                 self._renew(environment)
         except (lmdb.Error, OSError) as error:
             raise _refuse(self._folder, error) from error
+
+    def _require_room(self) -> None:
+        """Stop while there is room left: the vote log and other programs need some to end in good order."""
+        free = count_free_bytes(self._folder)
+        if free < self._free_bytes_min:
+            raise Rejected(
+                Reason.FULL,
+                f"{free >> 20} MiB are free on the disk of {self._folder} and {self._free_bytes_min >> 20} MiB must "
+                "stay free; nothing of this block was stored and nothing is damaged; free space and start again",
+            )
 
     def _renew(self, environment: lmdb.Environment) -> None:
         """Move the store's own reads to the newest commit."""
