@@ -10,8 +10,10 @@ from typing import assert_never
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
-from milon.base.units import Amount, Count, Height, Nonce, TimeMs
+from milon.base.units import Amount, Count, Epoch, Height, Nonce, TimeMs
 from milon.chain.block import Receipt
+from milon.chain.certificate import Validator
+from milon.chain.evidence import Evidence
 from milon.chain.genesis import Genesis, validators_of
 from milon.chain.learning import ClosedRound
 from milon.chain.params import Parameters
@@ -71,6 +73,10 @@ class BlockContext:
     beacon: Digest  # of the block
     proposer: AccountId  # of the block
     parameters: Parameters  # in force
+    epoch: Epoch = Epoch(0)  # of the block
+    missed: tuple[AccountId, ...] = ()  # leaders of the views between the parent's and the block's, one entry a view
+    evidence: tuple[Evidence, ...] = ()  # in the block; its signatures and the offenders' membership are verified
+    is_last_of_epoch: bool = False  # the block fixes the next validator set
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Applied:
     ledger: Ledger  # an overlay on the parent's
     receipts: tuple[Receipt, ...]  # one a transaction
     closed: tuple[ClosedRound, ...]  # the rounds it closes
+    validators: tuple[Validator, ...] | None = None  # of the next epoch, from the last block of an epoch
 
 
 BEACONS_KEPT = 64  # for readers who check a recent draw; the rules use a beacon in its own block
