@@ -27,6 +27,7 @@ from milon.consensus.leader import leader_of
 from milon.consensus.state import Ancestor, Executed, State
 from milon.contracts.apply import Applied, BlockContext
 from milon.state.commitment import ReadNode, compute_update, layered
+from milon.state.differences import explain_difference
 from milon.state.ledger import Ledger
 
 
@@ -170,7 +171,9 @@ def execute_block(config: Config, state: State, parent: Ancestor, block: Block) 
     require(header.receipts_root == receipts_root, Reason.DIFFERS, "the receipts' root is another")
     require(header.learning_root == learning_root, Reason.DIFFERS, "the learning section's root is another")
     root, nodes = _compute_state(config, state, parent, applied.ledger.changes)
-    require(header.state_root == root, Reason.DIFFERS, "the state root is another")
+    if header.state_root != root:
+        read = _node_reader_after(config, state, parent.hash)
+        raise explain_difference(read, parent.state_root, applied.ledger.changes, header.state_root, root)
     return _as_executed(block, applied, nodes)
 
 
