@@ -245,7 +245,7 @@ def _close_round(
 ) -> ClosedRound:
     claims = sorted((load_claim(draft, claim) for claim in opened.claims), key=lambda claim: claim.trainer)
     before = record.state
-    record, payments = pay_round(draft, record, claims, outcome)
+    record, payments = pay_round(draft, record, claims, outcome, moment.parameters)
     record = replace(record, state=outcome.state, next_round=Round(opened.round + 1))
     draft.remove(open_round_key(job))
     for claim in claims:

@@ -34,6 +34,7 @@ from milon.contracts.records import (
     ClaimRecord,
     Job,
     OpenRound,
+    ValidatorRecord,
     account_key,
     open_round_key,
 )
@@ -104,7 +105,7 @@ def make_genesis(validators: Sequence[SecretKey], others: Sequence[SecretKey], p
 
 
 def compute_held(table: dict[bytes, bytes]) -> int:
-    """All coins that accounts and escrows hold."""
+    """All coins that accounts, validators and escrows hold."""
     ledger, held = Ledger(table), 0
     for key in table:
         if key.startswith(b"account/"):
@@ -115,6 +116,10 @@ def compute_held(table: dict[bytes, bytes]) -> int:
             job = ledger.load(key, Job)
             assert job is not None
             held += job.escrow
+        elif key.startswith(b"validator/"):
+            validator = ledger.load(key, ValidatorRecord)
+            assert validator is not None
+            held += validator.delegated + validator.leaving
     return held
 
 
@@ -179,7 +184,7 @@ class Chain:
         return JobId(compute_transaction_hash(transaction))
 
     def verify_supply(self) -> None:
-        """minted - burned = balances + bonds + unbonding + escrows; nothing negative (the records decode)."""
+        """minted - burned = all coins that somebody holds; nothing negative (the records decode)."""
         supply = load_supply(self.ledger)
         assert supply.minted - supply.burned == compute_held(self.table)
 
