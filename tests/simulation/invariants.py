@@ -9,9 +9,12 @@ from milon.chain.certificate import Vote, VoteKind
 from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, Persist, Send
 from milon.consensus.messages import LoggedCertificate, Proposal
 from milon.consensus.quorum import find_contradiction, with_vote
+from milon.state.commitment import EMPTY_ROOT, compute_update
 
 if TYPE_CHECKING:
-    from tests.simulation.network import Node
+    from tests.simulation.network import Network, Node
+
+Place = tuple[int, int]  # epoch and view
 
 
 class Violation(AssertionError):
@@ -25,22 +28,24 @@ class Auditor:
         """`honest` are the accounts whose every key holder keeps to the rules."""
         self.honest = honest
         self.final_at_height: dict[int, Digest] = {}
-        self.final_in_view: dict[int, Digest] = {}
-        self.nullified: set[int] = set()
-        self.finalized: set[int] = set()
-        self.notarized: dict[int, Digest] = {}
+        self.final_in_view: dict[Place, Digest] = {}
+        self.nullified: set[Place] = set()
+        self.finalized: set[Place] = set()
+        self.notarized: dict[Place, Digest] = {}
         self.accused: set[AccountId] = set()
         self.blamed: dict[str, int] = {}
-        self._votes: dict[int, dict[tuple[VoteKind, AccountId], Vote]] = {}
+        self._votes: dict[Place, dict[tuple[VoteKind, AccountId], Vote]] = {}
 
     def observe(self, node: Node, effect: Effect) -> None:
-        """Look at one effect of an honest node that took place."""
+        """Look at one effect of a node that took place."""
+        if not node.behaviour.is_honest:
+            return
         match effect:
             case CommitBlocks():
-                self._observe_commit(effect)
+                self._observe_commit(node, effect)
             case Persist(LoggedCertificate(certificate)):
                 content = certificate.content
-                self._observe_certificate(content.kind, int(content.view), content.block)
+                self._observe_certificate(content.kind, (content.epoch, content.view), content.block)
             case Send(_, Vote() as vote):
                 self._observe_vote(vote)
             case Send(_, Proposal() as proposal):
@@ -54,29 +59,50 @@ class Auditor:
                 if node.network.nodes[int(effect.peer)].behaviour.is_honest:
                     raise Violation(f"honest node {effect.peer} blamed: {effect.reason} {effect.detail}")
 
-    def _observe_commit(self, effect: CommitBlocks) -> None:
+    def _observe_commit(self, node: Node, effect: CommitBlocks) -> None:
         for final in effect.finalized:
             header = final.block.header
-            for table, place in ((self.final_at_height, header.height), (self.final_in_view, header.view)):
-                if table.setdefault(int(place), final.hash) != final.hash:
-                    raise Violation(f"two final blocks at height {header.height} or view {header.view}")
-            below = self.final_at_height.get(header.height - 1)
+            height, place = int(header.height), (int(header.epoch), int(header.view))
+            is_only = self.final_at_height.setdefault(height, final.hash) == final.hash
+            if not is_only or self.final_in_view.setdefault(place, final.hash) != final.hash:
+                raise Violation(f"two final blocks at height {height} or view {place}")
+            below = self.final_at_height.get(height - 1)
             if below is not None and below != header.parent_hash:
-                raise Violation(f"the final block at height {header.height} does not extend the one below")
+                raise Violation(f"the final block at height {height} does not extend the one below")
+            ahead_ms = header.time_ms - node.network.now_ms
+            if ahead_ms > node.network.genesis.parameters.clock_drift_ms_max + self.fastest_clock_ms(node.network):
+                raise Violation(f"the final block at height {height} is {ahead_ms} ms ahead of the time")
 
-    def _observe_certificate(self, kind: VoteKind, view: int, block: Digest | None) -> None:
+    def fastest_clock_ms(self, network: Network) -> int:
+        """How far the fastest honest clock is ahead."""
+        return max(node.clock_skew_ms for node in network.nodes if node.behaviour.is_honest)
+
+    def _observe_certificate(self, kind: VoteKind, place: Place, block: Digest | None) -> None:
         if kind is VoteKind.NULLIFY:
-            self.nullified.add(view)
-        elif block is not None and self.notarized.setdefault(view, block) != block:
-            raise Violation(f"two blocks certified in view {view}")
+            self.nullified.add(place)
+        elif block is not None and self.notarized.setdefault(place, block) != block:
+            raise Violation(f"two blocks certified in view {place}")
         if kind is VoteKind.FINALIZE:
-            self.finalized.add(view)
-        if view in self.nullified and view in self.finalized:
-            raise Violation(f"view {view} is both finalized and nullified")
+            self.finalized.add(place)
+        if place in self.nullified and place in self.finalized:
+            raise Violation(f"view {place} is both finalized and nullified")
 
     def _observe_vote(self, vote: Vote) -> None:
-        pool = self._votes.setdefault(int(vote.content.view), {})
+        place = (int(vote.content.epoch), int(vote.content.view))
+        pool = self._votes.setdefault(place, {})
         contradiction = find_contradiction(pool, vote)
         if vote.signer in self.honest and contradiction is not None:
             raise Violation(f"honest {vote.signer.hex()[:8]} contradicts itself: {contradiction} {vote}")
-        self._votes[int(vote.content.view)] = dict(with_vote(pool, vote))
+        self._votes[place] = dict(with_vote(pool, vote))
+
+
+def verify_stores(network: Network) -> None:
+    """Raise `Violation` unless each honest store's root is that of its whole table, and equal tips have equal roots."""
+    roots: dict[int, Digest] = {}
+    for node in network.honest:
+        tip, root = node.store.tip(), node.store.state_root()
+        table: dict[bytes, bytes | None] = dict(node.store.scan(b""))
+        if compute_update(lambda _: None, EMPTY_ROOT, table)[0] != root:
+            raise Violation(f"node {node.index}: the state root is not that of the ledger")
+        if tip is not None and roots.setdefault(int(tip[0]), root) != root:
+            raise Violation(f"two state roots at height {tip[0]}")

@@ -1,0 +1,53 @@
+"""What survives a crash in the simulation: the store, the vote log with its frames, and the highest place signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from milon.base.codec import encode
+from milon.base.units import View
+from milon.consensus.messages import LoggedVote, LogRecord, decode_record, view_of_record
+from milon.consensus.state import NO_VIEW
+from milon.node.vote_log import FORMAT, _frame, read_log
+from milon.state.memory_store import MemoryStore
+
+
+@dataclass
+class Disk:
+    """One node's; batches reach the log as the node's own log writes them: whole, or not at all."""
+
+    is_encoded: bool  # records are kept as bytes would give them back
+    store: MemoryStore = field(default_factory=MemoryStore)  # final blocks and the ledger
+    log: list[LogRecord] = field(default_factory=list)  # what the vote log would give back
+    signed_view: View = NO_VIEW  # of the small file beside the log
+
+    def append(self, records: Sequence[LogRecord]) -> None:
+        """A turn's records, synced, and then the highest place signed."""
+        self.log.extend(decode_record(encode(record)) if self.is_encoded else record for record in records)
+        for record in records:
+            if isinstance(record, LoggedVote):
+                self.signed_view = max(self.signed_view, record.vote.content.view)
+
+    def tear(self, records: Sequence[LogRecord], share: float) -> None:
+        """The machine stops while a batch is written: `share` of its bytes arrived, and recovery cuts them off.
+
+        With all of them there the votes are in the log, and the highest place signed is not yet in its file.
+        """
+        whole = FORMAT + _frame(records)
+        arrived = len(FORMAT) + int(share * (len(whole) - len(FORMAT)))
+        survivors, end = read_log(whole[:arrived], "votes.log")
+        if len(survivors) not in (0, len(records)) or end > arrived:
+            raise RuntimeError("half a batch survived")
+        self.log.extend(survivors)
+
+    def lose_newest(self, count: int) -> None:
+        """An old copy of the log, made between two views, takes its place; the small file beside it stays."""
+        lost = [record.vote.content.view for record in self.log[-count:] if isinstance(record, LoggedVote)]
+        del self.log[max(0, len(self.log) - count) :]
+        if lost:
+            self.log = [record for record in self.log if view_of_record(record) < min(lost)]
+
+    def prune(self, view: View) -> None:
+        """Records of views up to this one leave."""
+        self.log = [record for record in self.log if view_of_record(record) > view]
