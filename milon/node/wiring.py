@@ -15,20 +15,12 @@ import trio
 
 from milon.base.codec import encode
 from milon.base.errors import Rejected
-from milon.base.ids import AccountId
 from milon.base.signing import SecretKey
 from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
-from milon.consensus.application import Application, make_config
+from milon.consensus.application import make_config
 from milon.consensus.effects import FinalizedBlock
-from milon.consensus.mempool import Standing
-from milon.consensus.restore import compute_genesis_commit, restore
-from milon.contracts.accounts import load_account
-from milon.contracts.apply import (
-    apply_block,
-    compute_genesis_ledger,
-    is_waiting_for_blocks,
-    select_transactions,
-)
+from milon.consensus.restore import restore
+from milon.node.application import CONTRACTS, prepare_store
 from milon.node.blob_room import BlobRoom
 from milon.node.config import Config, parse_digest
 from milon.node.folder import NodeFolder, locked, publish_address, withdraw_address, write_file
@@ -51,7 +43,6 @@ from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.libp2p_transport import LibP2PTransport
 from milon.p2p.settings import TransportSettings
 from milon.p2p.transport import Transport
-from milon.state.ledger import Ledger
 from milon.state.lmdb_store import LmdbStore
 from milon.state.store import Store
 
@@ -59,15 +50,6 @@ _LOG = logging.getLogger(__name__)
 
 TOPICS = (TRANSACTION_TOPIC, STATUS_TOPIC, PEERS_TOPIC)
 ACCEPTING = "accept"  # the adversary that attests and judges in favour of everybody
-
-
-def standing_of(ledger: Ledger, account: AccountId) -> Standing:
-    """What the ledger expects of a sender and what it has."""
-    record = load_account(ledger, account)
-    return Standing(record.nonce, record.balance)
-
-
-CONTRACTS = Application(apply_block, select_transactions, is_waiting_for_blocks, standing_of)
 
 
 def transport_settings(config: Config, genesis: Genesis, seed: bytes) -> TransportSettings:
@@ -89,12 +71,6 @@ def _advertised(config: Config, transport: Transport) -> tuple[str, ...]:
     return (f"/{kind}/{config.announce_host}/tcp/{config.listen_port}/p2p/{transport.peer_id}",)
 
 
-def prepare_store(store: Store, genesis: Genesis) -> None:
-    """Commit the genesis where the store is empty."""
-    if store.tip() is None:
-        store.commit(compute_genesis_commit(genesis, compute_genesis_ledger(genesis)))
-
-
 def make_node(
     folder: NodeFolder,
     config: Config,
@@ -113,7 +89,7 @@ def make_node(
     blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport)
 
     def make_runner(on_final: Callable[[tuple[FinalizedBlock, ...]], None]) -> Runner:
-        state, effects = restore(engine_config, vote_log.records, vote_log.signed[1], read_clock_ms())
+        state, effects = restore(engine_config, vote_log.records, vote_log.signed, read_clock_ms())
         return Runner(engine_config, state, effects, store, vote_log, transport, on_final)
 
     context = TaskContext(
