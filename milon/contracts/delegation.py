@@ -126,15 +126,19 @@ def collect_left(draft: Draft, account: AccountId, height: Height) -> int | None
     None where no waiting time is over; 0 where all of it burned meanwhile.
     """
     delegations = load_delegations(draft, account)
-    ripe = [entry for entry in delegations.leaving if entry.release_height <= height]
+
+    def is_ripe(entry: Leaving) -> bool:
+        return entry.release_height <= height and load_validator(draft, entry.validator).frozen_until <= height
+
+    ripe = [entry for entry in delegations.leaving if is_ripe(entry)]
     if not ripe:
         return None
+    waiting = tuple(entry for entry in delegations.leaving if entry not in ripe)
     total = 0
     for entry in ripe:
         record = load_validator(draft, entry.validator)
         left = compute_left(record, entry)
         store_validator(draft, entry.validator, replace(record, leaving=Amount(record.leaving - left)))
         total += left
-    waiting = tuple(entry for entry in delegations.leaving if entry.release_height > height)
     _store(draft, account, replace(delegations, leaving=waiting))
     return total

@@ -2,8 +2,8 @@
 
 The share is `evidence_slash_ppm` and, on top, `evidence_correlation` times the share of power that offended within
 `evidence_age_blocks`: an operator's lone mistake costs little, a third of the power that splits the chain loses all.
-Who was slashed alone and turns out not to be alone pays the difference. Own stake, stake on its way out, delegations
-and those on their way out are all reached.
+Who was slashed alone and turns out not to be alone pays the difference, and no stake behind it leaves before that is
+known. Own stake, stake on its way out, delegations and those on their way out are all reached.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def apply_evidence(draft: Draft, evidence: Sequence[Evidence], height: Height, p
     for piece in evidence:
         power_ppm, offender = find_power_ppm(draft, piece, height, parameters), offender_of(piece)
         record = load_validator(draft, offender)
-        banned = replace(record, is_tombstoned=True, is_candidate=False, learning=Amount(0))
+        frozen = Height(height + parameters.evidence_age_blocks + 1)
+        banned = replace(record, is_tombstoned=True, is_candidate=False, learning=Amount(0), frozen_until=frozen)
         store_validator(draft, offender, banned)
         recent.append(Offender(offender, height, power_ppm))
     recent = recent[-OFFENDERS_MAX:]

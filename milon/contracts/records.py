@@ -128,6 +128,7 @@ class ValidatorRecord:
     jailed_until: Height = Height(0)  # from this height on it may ask to come back; 0: it is not in jail
     is_tombstoned: bool = False  # signed what excludes each other, and never votes again
     taken_ppm: Count = Count(0)  # of all stake behind it that burned for that
+    frozen_until: Height = Height(0)  # before this height none of that stake leaves: more of it may burn
 
 
 @wire("candidates/1")

@@ -12,7 +12,7 @@ from milon.chain.transaction import Bond, Unbond
 from milon.contracts.accounts import burn, credit, debit, load_account, load_validators, store_account
 from milon.contracts.delegation import collect_left
 from milon.contracts.records import Unbonding, power_of
-from milon.contracts.validators import compute_release_height
+from milon.contracts.validators import compute_release_height, load_validator
 from milon.pol.terms import PARTS_PER_MILLION
 from milon.state.ledger import Draft
 
@@ -52,11 +52,12 @@ def apply_withdraw(draft: Draft, sender: AccountId, height: Height) -> None:
     """
     record = load_account(draft, sender)
     require(record.open_claims == 0, Reason.NOT_NOW, f"{record.open_claims} claims of this account are undecided")
-    waiting = tuple(entry for entry in record.unbonding if entry.release_height > height)
+    is_frozen = load_validator(draft, sender).frozen_until > height
+    waiting = tuple(entry for entry in record.unbonding if is_frozen or entry.release_height > height)
     left = collect_left(draft, sender, height)
     is_ripe = left is not None or waiting != record.unbonding
     require(is_ripe, Reason.NOT_NOW, "no stake has finished its waiting time")
-    ripe = (left or 0) + sum(entry.amount for entry in record.unbonding if entry.release_height <= height)
+    ripe = (left or 0) + sum(entry.amount for entry in record.unbonding if entry not in waiting)
     store_account(draft, sender, replace(record, balance=Amount(record.balance + ripe), unbonding=waiting))
 
 

@@ -12,10 +12,12 @@ from milon.base.errors import Reason, Rejected
 from milon.base.hashing import digest
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.signing import SecretKey, secret_key_from, sign
-from milon.base.units import Amount, Count, Height, Nonce, TimeMs
+from milon.base.units import Amount, Count, Epoch, Height, Nonce, TimeMs, View
+from milon.chain.certificate import Validator, VoteContent, VoteKind, sign_vote
+from milon.chain.evidence import Evidence, make_contradiction
 from milon.chain.genesis import Genesis, GenesisAccount, verify_genesis
 from milon.chain.learning import ClosedRound
-from milon.chain.params import Parameters
+from milon.chain.params import Parameters, compute_epoch, is_last_of_epoch
 from milon.chain.transaction import (
     Action,
     SubmitJob,
@@ -38,6 +40,7 @@ from milon.contracts.records import (
     account_key,
     open_round_key,
 )
+from milon.contracts.validators import load_validator
 from milon.pol.aggregation import Rule
 from milon.pol.terms import EvaluationProgram, JobSpec, JobTerms, compute_cost_max
 from milon.state.ledger import Ledger
@@ -135,6 +138,8 @@ class Chain:
         self.height = 0
         self.block_ms = 1_000
         self.closed: list[ClosedRound] = []
+        self.missed: list[AccountId] = []
+        self.evidence: list[Evidence] = []
         self.verify_supply()
 
     @property
@@ -146,8 +151,18 @@ class Chain:
         """Of the next block."""
         number = self.height + 1 if height is None else height
         beacon = digest("test-beacon", number.to_bytes(8, "big"))
-        proposer = self.keys[number % len(self.keys)].account
-        return BlockContext(CHAIN_ID, Height(number), TimeMs(self.block_ms * number), beacon, proposer, self.parameters)
+        return BlockContext(
+            chain_id=CHAIN_ID,
+            height=Height(number),
+            time_ms=TimeMs(self.block_ms * number),
+            beacon=beacon,
+            proposer=self.keys[number % len(self.keys)].account,
+            parameters=self.parameters,
+            epoch=compute_epoch(Height(number), self.parameters),
+            missed=tuple(self.missed),
+            evidence=tuple(self.evidence),
+            is_last_of_epoch=is_last_of_epoch(Height(number), self.parameters),
+        )
 
     def sign(self, key: SecretKey, action: Action, ahead: int = 0, **body: object) -> Transaction:
         """The action as `key`'s next transaction but `ahead`; `body` changes fields of what is signed."""
@@ -165,6 +180,7 @@ class Chain:
             else:
                 self.table[key] = value
         self.closed += applied.closed
+        self.missed, self.evidence = [], []
         self.verify_supply()
         return applied
 
@@ -188,6 +204,17 @@ class Chain:
         supply = load_supply(self.ledger)
         assert supply.minted - supply.burned == compute_held(self.table)
 
+    def end_epoch(self) -> tuple[Validator, ...]:
+        """Blocks up to the end of the epoch; the next set."""
+        while True:
+            validators = self.apply().validators
+            if validators is not None:
+                return validators
+
+    def behind(self, key: SecretKey) -> ValidatorRecord:
+        """What stands behind a validator beside its own stake."""
+        return load_validator(self.ledger, key.account)
+
     def account(self, key: SecretKey) -> Account:
         """Its coins."""
         return load_account(self.ledger, key.account)
@@ -206,6 +233,15 @@ class Chain:
         """The open round's claim of that trainer."""
         opened = self.round(job)
         return load_claim(self.ledger, opened.claims[opened.claimed.index(key.account)])
+
+
+def accuse(key: SecretKey, epoch: int = 0, view: int = 1) -> Evidence:
+    """Evidence that `key` notarized two blocks in one view."""
+    votes = (
+        sign_vote(key, CHAIN_ID, VoteContent(VoteKind.NOTARIZE, Epoch(epoch), View(view), name_of(label)))
+        for label in ("one block", "another block")
+    )
+    return make_contradiction(*votes)
 
 
 def sign_by_another(transaction: Transaction) -> Transaction:
