@@ -27,10 +27,13 @@ from __future__ import annotations
 
 from milon.base.errors import Rejected
 from milon.chain.certificate import Certificate, Vote
+from milon.chain.evidence import BadJustification, Contradiction
 from milon.chain.transaction import Transaction, compute_transaction_hash
+from milon.consensus.accusation import take_evidence
 from milon.consensus.application import Config
 from milon.consensus.blocks import ledger_after
 from milon.consensus.effects import Blame, Effect, TransactionRefused
+from milon.consensus.epochs import is_of_other_epoch, take_early
 from milon.consensus.events import Committed, Event, MessageReceived, Peer, TimerFired, TransactionsReceived
 from milon.consensus.finality import commit_final, commit_up_to, take_committed
 from milon.consensus.mempool import add_transaction
@@ -55,6 +58,7 @@ from milon.consensus.sync import (
     answer_certificates,
     answer_range,
     answer_status,
+    follow_ahead,
     take_block,
     take_certificates,
     take_range,
@@ -106,6 +110,8 @@ def _note_peer(turn: Turn, peer: Peer) -> None:
 
 
 def _take_message(turn: Turn, message: Message) -> None:
+    if is_of_other_epoch(turn, message):
+        return
     match message:
         case Vote():
             take_vote(turn, message)
@@ -120,13 +126,28 @@ def _take_message(turn: Turn, message: Message) -> None:
         case BlockResponse():
             take_block(turn, message)
         case RangeResponse():
-            last = take_range(turn, message)
-            if last is not None:
-                commit_up_to(turn, last)
+            found = take_range(turn, message)
+            if found is not None:
+                commit_up_to(turn, *found)
         case Status():
             take_status(turn, message)
+        case Contradiction() | BadJustification():
+            take_evidence(turn, message)
         case _:
             _answer(turn, message)
+
+
+def _take_early(turn: Turn) -> None:
+    """What was said of this epoch before it began here, each message as if it came now."""
+    speaker = turn.peer
+    for peer, message in take_early(turn):
+        saved = turn.mark(peer)
+        try:
+            _take_message(turn, message)
+        except Rejected as error:
+            turn.undo(saved)
+            turn.emit(Blame(peer, error.reason, error.detail))
+    turn.peer = speaker
 
 
 _Request = BlockRequest | RangeRequest | CertificateRequest | JustificationRequest | StatusRequest
@@ -159,9 +180,10 @@ def _take_transaction(turn: Turn, transaction: Transaction) -> None:
 
 def settle(turn: Turn) -> None:
     """Do everything that the state and the clock call for, until nothing more changes."""
-    final_view = turn.state.final_view
+    final = (turn.state.members.epoch, turn.state.final_view)
     for _ in range(SETTLE_ROUNDS_MAX):
         before = turn.state
+        _take_early(turn)
         advance_view(turn)
         commit_final(turn)
         judge_proposal(turn)
@@ -171,6 +193,7 @@ def settle(turn: Turn) -> None:
             break
     else:
         raise RuntimeError("the engine does not come to rest")
-    if turn.state.final_view > final_view:
+    if (turn.state.members.epoch, turn.state.final_view) > final:
         postpone_standstill(turn)
+    follow_ahead(turn)
     resend_when_due(turn)

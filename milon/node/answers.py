@@ -12,8 +12,7 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import JobId
 from milon.base.units import Height
 from milon.chain.block import Block, Header
-from milon.chain.certificate import Certificate
-from milon.chain.finality import HEADERS_MAX, FinalityProof
+from milon.chain.finality import HEADERS_MAX, FinalityProof, decode_finality
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
 from milon.chain.transaction import SubmitJob, Transaction, compute_transaction_hash
@@ -83,7 +82,7 @@ class Answers:
         return BlockAnswer(block, decode(BlockReport, report), self._prove(block))
 
     def _prove(self, block: Block) -> FinalityProof:
-        """The headers up to the next one with a finalization of its own; the newest final block always has one."""
+        """The headers up to the next one with a finalization of its own, as the newest and each epoch's last have."""
         headers: list[Header] = []
         height = block.header.height
         while (certificate := self._store.certificate_at(height)) is None:
@@ -92,7 +91,8 @@ class Answers:
             if raw is None or len(headers) == HEADERS_MAX:
                 raise Rejected(Reason.UNAVAILABLE, "this node has no finalization near that block")
             headers.append(decode(Block, raw).header)
-        return FinalityProof(tuple(headers), decode(Certificate, certificate))
+        proof = decode_finality(certificate)
+        return FinalityProof((*headers, *proof.headers), proof.finalization)
 
     def _job(self, question: AskJob) -> JobAnswer:
         record = Ledger(self._store).load(job_key(question.job), Job)

@@ -15,9 +15,10 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.base.units import Height, TimeMs
 from milon.chain.block import Block, compute_header_hash
-from milon.chain.certificate import Certificate
+from milon.chain.finality import decode_finality
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
+from milon.chain.params import is_last_of_epoch
 from milon.consensus.application import Config, make_config
 from milon.consensus.blocks import execute_block
 from milon.consensus.restore import restore
@@ -108,7 +109,7 @@ class _Replay:
             found = self._check_certificate(header.height, certificate, name)
             if found is not None:
                 return found
-        is_last_of_set = header.next_validators_hash != header.validators_hash
+        is_last_of_set = is_last_of_epoch(header.height, self._genesis.parameters)
         blocks = ((header.height, name, raw),) if is_last_of_set else ()  # `_open` asks for no other
         tip = (header.height, name)
         self.store.commit(Commit(blocks, (), (), entry.changes, entry.nodes, tip, header.state_root))
@@ -149,10 +150,13 @@ class _Replay:
 
     def _check_certificate(self, height: Height, raw: bytes, name: Digest) -> Mismatch | None:
         try:
-            certificate = decode(Certificate, raw)
-            is_of_block = certificate.content.block == name
+            proof = decode_finality(raw)
+            certificate, named = proof.finalization, proof.headers[0].parent_hash if proof.headers else None
+            is_of_block = (named or certificate.content.block) == name
             require(is_of_block, Reason.DIFFERS, "the stored finalization names another block")
-            self._config.cryptography.verify_certificate(certificate, self._genesis.chain_id, self._config.validators)
+            self._config.cryptography.verify_certificate(
+                certificate, self._genesis.chain_id, self._state.members.validators
+            )
         except Rejected as error:
             return Mismatch(height, "certificate", "", "", "", str(error), _STORE)
         self.certificates += 1

@@ -14,7 +14,9 @@ from collections.abc import Callable
 import trio
 
 from milon.base.errors import Rejected
+from milon.base.ids import short
 from milon.base.units import TimeMs
+from milon.chain.evidence import epoch_of, offence_of, view_of
 from milon.consensus.application import Config
 from milon.consensus.effects import (
     Accuse,
@@ -161,13 +163,14 @@ class Runner:
                 case CommitBlocks():
                     await self._commit(effect)
                 case PruneLog():
-                    await trio.to_thread.run_sync(self._vote_log.prune, effect.view, limiter=self._threads)
+                    await trio.to_thread.run_sync(self._vote_log.prune, effect.place, limiter=self._threads)
                 case Blame():
                     _LOG.info("peer %s: %s: %s", effect.peer, effect.reason.value, effect.detail)
                     self._transport.report(PeerId(effect.peer), effect.reason)
                 case Accuse():
-                    signer = effect.first.signer.hex()[:8]
-                    _LOG.warning("validator %s contradicts itself in view %d", signer, effect.first.content.view)
+                    offence = offence_of(effect.evidence).name.lower().replace("_", " ")
+                    place = (epoch_of(effect.evidence), view_of(effect.evidence))
+                    _LOG.warning("validator %s: %s in epoch %d, view %d", short(effect.offender), offence, *place)
                 case ProposalRefused():
                     proposer = effect.proposer.hex()[:8]
                     _LOG.warning("view %d: block of %s is invalid here: %s", effect.view, proposer, effect.detail)

@@ -23,7 +23,8 @@ from pathlib import Path
 from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected
 from milon.base.units import Epoch, View
-from milon.consensus.messages import LoggedVote, LogRecord, decode_record, view_of_record
+from milon.consensus.messages import LoggedVote, LogRecord, decode_record, place_of_record
+from milon.consensus.votes import Place
 
 FORMAT = b"milon-votes/1\n\x00\x00"
 PRUNE_BYTES_MIN = 4 << 20  # a smaller file is not worth rewriting: it is read in a few milliseconds
@@ -227,19 +228,19 @@ class VoteLog:
             raise _refuse(self._signed_path, error) from error
         self._highest = highest
 
-    def prune(self, view: View) -> None:
-        """Drop the records of views up to `view`, whose blocks are in the store, once the file is worth rewriting."""
+    def prune(self, place: Place) -> None:
+        """Drop the records up to `place`, whose blocks are in the store, once the file is worth rewriting."""
         if self._end < self._prune_at or self._is_broken:
             return
         try:
-            self._rewrite(view)
+            self._rewrite(place)
         except OSError as error:
             self._is_broken = True
             raise _refuse(self._path, error) from error
 
-    def _rewrite(self, view: View) -> None:
+    def _rewrite(self, place: Place) -> None:
         records, _ = read_log(self._path.read_bytes(), str(self._path))
-        kept = [record for record in records if view_of_record(record) > view]
+        kept = [record for record in records if place_of_record(record) > place]
         raw = FORMAT + (_frame(kept) if kept else b"")
         fresh = self._folder / "votes.log.new"
         handle = self._open(fresh)

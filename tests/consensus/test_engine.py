@@ -112,7 +112,7 @@ def test_a_time_ahead_of_the_clock_is_waited_for(moment: Moment) -> None:
 def _hostile(moment: Moment) -> list[Message]:
     header = moment.proposal.block.header
     content = VoteContent(VoteKind.NULLIFY, Epoch(0), header.view, None)
-    stranger, member = AccountId(bytes(32)), moment.config.validators[0].account
+    stranger, member = AccountId(bytes(32)), moment.state.members.validators[0].account
     signature = Signature(bytes(64))
     body = TransactionBody("simulated", member, Nonce(0), Amount(1), Withdraw())
     stuffed = replace(moment.proposal.block, transactions=(Transaction(body, signature),))
@@ -140,7 +140,7 @@ def test_bad_bytes_change_nothing_and_are_blamed(moment: Moment) -> None:
 def test_votes_and_proposals_far_from_the_view_are_dropped(moment: Moment) -> None:
     for view in (moment.state.final_view, moment.state.view + 17, 1 << 40):
         content = VoteContent(VoteKind.NULLIFY, Epoch(0), View(view), None)
-        vote = Vote(content, moment.config.validators[0].account, Signature(bytes(64)))
+        vote = Vote(content, moment.state.members.validators[0].account, Signature(bytes(64)))
         state, _ = moment.take(vote)
         assert state.pools == moment.state.pools
 
@@ -166,7 +166,7 @@ def test_an_observer_follows_and_never_votes(moment: Moment) -> None:
 
 
 def test_a_refused_transaction_says_why(moment: Moment) -> None:
-    body = TransactionBody("simulated", moment.config.validators[0].account, Nonce(0), Amount(0), Withdraw())
+    body = TransactionBody("simulated", moment.state.members.validators[0].account, Nonce(0), Amount(0), Withdraw())
     event = TransactionsReceived(moment.now_ms, (Transaction(body, Signature(bytes(64))),))
     state, effects = step(moment.config, moment.state, event)
     assert [effect.reason for effect in effects if isinstance(effect, TransactionRefused)] == [

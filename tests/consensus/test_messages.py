@@ -32,7 +32,7 @@ from milon.consensus.messages import (
     decode_record,
     encode_message,
     is_bulk,
-    view_of_record,
+    place_of_record,
 )
 
 HASH = Digest(b"h" * 32)
@@ -70,7 +70,7 @@ FROZEN: list[tuple[Message, str]] = [
     (JustificationRequest(View(7), HASH, Count(256)), "700167f0f5a26208"),
     (JustificationPart(View(7), HASH, Count(256), (CERTIFICATE,)), "4e24c2c91235cb97"),
     (CertificateBatch((CERTIFICATE,)), "b222588bf7f44d5b"),
-    (CertificateRequest(View(1), View(64)), "e4758cec3f0910c5"),
+    (CertificateRequest(Epoch(0), View(1), View(64)), "aefe0c6787a450e7"),
     (BlockRequest(HASH), "c137a13e2bd18031"),
     (BlockResponse(BLOCK), "e50ede3a7241e4fb"),
     (RangeRequest(Height(6)), "51c5035144e274ce"),
@@ -97,7 +97,7 @@ def test_the_bytes_of_a_log_record_never_change(record: LogRecord, frozen: str) 
     raw = encode(record)
     assert sha256(raw).hexdigest()[:16] == frozen
     assert decode_record(raw) == record
-    assert view_of_record(record) == 7
+    assert place_of_record(record) == (0, 7)
 
 
 def test_oversized_and_foreign_bytes_are_refused() -> None:

@@ -142,7 +142,7 @@ def test_pruning_keeps_what_is_above_the_stored_tip(tmp_path: Path, monkeypatch:
     for view in range(1, 9):
         log.append([_vote(view), _certificate(view)])
     before = (tmp_path / "votes.log").stat().st_size
-    log.prune(View(6))
+    log.prune((Epoch(0), View(6)))
     assert (tmp_path / "votes.log").stat().st_size < before
     log.append([_vote(9)])
     log.close()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from milon.base.codec import encode
-from milon.base.units import View
-from milon.consensus.messages import LoggedVote, LogRecord, decode_record, view_of_record
-from milon.consensus.state import NO_VIEW
+from milon.consensus.messages import LoggedVote, LogRecord, decode_record, place_of_record
+from milon.consensus.state import NO_PLACE
+from milon.consensus.votes import Place
 from milon.node.vote_log import FORMAT, _frame, read_log
 from milon.state.memory_store import MemoryStore
 
@@ -20,14 +20,14 @@ class Disk:
     is_encoded: bool  # records are kept as bytes would give them back
     store: MemoryStore = field(default_factory=MemoryStore)  # final blocks and the ledger
     log: list[LogRecord] = field(default_factory=list)  # what the vote log would give back
-    signed_view: View = NO_VIEW  # of the small file beside the log
+    signed: Place = NO_PLACE  # of the small file beside the log
 
     def append(self, records: Sequence[LogRecord]) -> None:
         """A turn's records, synced, and then the highest place signed."""
         self.log.extend(decode_record(encode(record)) if self.is_encoded else record for record in records)
         for record in records:
             if isinstance(record, LoggedVote):
-                self.signed_view = max(self.signed_view, record.vote.content.view)
+                self.signed = max(self.signed, place_of_record(record))
 
     def tear(self, records: Sequence[LogRecord], share: float) -> None:
         """The machine stops while a batch is written: `share` of its bytes arrived, and recovery cuts them off.
@@ -43,11 +43,11 @@ class Disk:
 
     def lose_newest(self, count: int) -> None:
         """An old copy of the log, made between two views, takes its place; the small file beside it stays."""
-        lost = [record.vote.content.view for record in self.log[-count:] if isinstance(record, LoggedVote)]
+        lost = [place_of_record(record) for record in self.log[-count:] if isinstance(record, LoggedVote)]
         del self.log[max(0, len(self.log) - count) :]
         if lost:
-            self.log = [record for record in self.log if view_of_record(record) < min(lost)]
+            self.log = [record for record in self.log if place_of_record(record) < min(lost)]
 
-    def prune(self, view: View) -> None:
-        """Records of views up to this one leave."""
-        self.log = [record for record in self.log if view_of_record(record) > view]
+    def prune(self, place: Place) -> None:
+        """Records up to this place leave."""
+        self.log = [record for record in self.log if place_of_record(record) > place]

@@ -51,9 +51,9 @@ class Auditor:
             case Send(_, Proposal() as proposal):
                 self._observe_vote(proposal.vote)
             case Accuse():
-                if effect.first.signer in self.honest:
-                    raise Violation(f"honest {effect.first.signer.hex()[:8]} accused: {effect.first} {effect.second}")
-                self.accused.add(effect.first.signer)
+                if effect.offender in self.honest:
+                    raise Violation(f"honest {effect.offender.hex()[:8]} accused: {effect.evidence}")
+                self.accused.add(effect.offender)
             case Blame():
                 self.blamed[effect.peer] = self.blamed.get(effect.peer, 0) + 1
                 if node.network.nodes[int(effect.peer)].behaviour.is_honest:

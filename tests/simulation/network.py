@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from milon.base.signing import SecretKey, secret_key_from
-from milon.base.units import Amount, Count, Height, TimeMs, View
+from milon.base.units import Amount, Count, Height, TimeMs
 from milon.chain.genesis import Genesis, GenesisAccount
 from milon.chain.params import Parameters
 from milon.chain.transaction import Transaction
@@ -20,6 +20,7 @@ from milon.consensus.events import Committed, Event, MessageReceived, TimerFired
 from milon.consensus.messages import LogRecord, Message, decode_message, encode_message
 from milon.consensus.restore import compute_genesis_commit, restore
 from milon.consensus.state import State
+from milon.consensus.votes import Place
 from milon.state.memory_store import MemoryStore
 from tests.simulation.cheap import CHEAP, CHEAP_CHAIN, COUNTING, account_of
 from tests.simulation.disk import Disk
@@ -78,15 +79,15 @@ class Node:
         return self.disk.log
 
     @property
-    def signed_view(self) -> View:
-        """The highest view that the file beside the log knows of."""
-        return self.disk.signed_view
+    def signed(self) -> Place:
+        """The highest epoch and view that the file beside the log knows of."""
+        return self.disk.signed
 
     def start(self) -> None:
         """Come up from disk."""
         network = self.network
         self.config = make_config(network.genesis, self.store, network.application, self.key, network.cryptography)
-        self.state, effects = restore(self.config, tuple(self.log), self.signed_view, self.now())
+        self.state, effects = restore(self.config, tuple(self.log), self.signed, self.now())
         self.carry_out(effects)
 
     def now(self) -> TimeMs:
@@ -124,7 +125,7 @@ class Node:
                 self.store.commit(effect.commit)
                 committed = effect.commit.tip[0]
             elif isinstance(effect, PruneLog):
-                self.disk.prune(effect.view)
+                self.disk.prune(effect.place)
             self.network.auditor.observe(self, effect)
         if committed is not None:
             self.take(Committed(self.now(), committed))

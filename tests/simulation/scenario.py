@@ -12,6 +12,8 @@ from milon.consensus.application import Application
 from milon.consensus.mempool import Standing
 from milon.contracts.accounts import load_account
 from milon.contracts.apply import apply_block, compute_genesis_ledger, is_waiting_for_blocks, select_transactions
+from milon.contracts.offences import select_evidence
+from milon.contracts.validators import load_validators_at
 from milon.state.ledger import Ledger
 from tests.simulation.adversaries.double_key import DoubleKeyOperator
 from tests.simulation.adversaries.equivocator import Equivocator
@@ -47,7 +49,9 @@ def _standing_of(ledger: Ledger, account: object) -> Standing:
     return Standing(record.nonce, record.balance)
 
 
-CONTRACTS = Application(apply_block, select_transactions, is_waiting_for_blocks, _standing_of)
+CONTRACTS = Application(
+    apply_block, select_transactions, is_waiting_for_blocks, _standing_of, load_validators_at, select_evidence
+)
 
 
 @dataclass
