@@ -17,6 +17,7 @@ KeyOption = Annotated[
     Path | None, typer.Option("--key", help="Key file that signs and pays; the node's own where none is named.")
 ]
 FeeOption = Annotated[int, typer.Option("--fee", min=0, help="Coins burned for the transaction.")]
+AmountArgument = Annotated[int, typer.Argument(min=1, help="How many coins.")]
 TestnetOption = Annotated[Path, typer.Option("--dir", help="The test network's folder.")]
 BootstrapOption = Annotated[
     list[str] | None,

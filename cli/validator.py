@@ -1,19 +1,20 @@
-"""`milon validator export`, `import` and `sign-above`: a validator on its way to another machine."""
+"""`milon validator`: who votes, and a validator on its way to another machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DEFAULT_NODE, DataOption, JsonOption
-from .output import print_json, print_lines, print_pairs
+from .connection import open_node
+from .options import DEFAULT_NODE, DataOption, JsonOption, NodeOption
+from .output import percent, print_json, print_lines, print_pairs, print_table
 
 if TYPE_CHECKING:
     from milon.node.moving import Bundle
 
-_noun = typer.Typer(help="A validator on its way to another machine.", no_args_is_help=True)
+_noun = typer.Typer(help="Who votes, and a validator on its way to another machine.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +30,46 @@ def _describe(bundle: Bundle) -> dict[str, str | int]:
         "move": int(bundle.move),
         "genesis_hash": bundle.genesis_hash,
     }
+
+
+@_noun.command(name="list", epilog="Example: milon validator list")
+def list_(root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None:
+    """Members of the running epoch and candidates for the next, the most powerful first."""
+    with open_node(root) as client:
+        found = client.validators()
+    if as_json:
+        print_json({"validators": found})
+        return
+    ranked = sorted(found, key=lambda entry: (-entry["power"], -entry["bonded"] - entry["delegated"]))
+    head = ("account", "status", "power", "bonded", "delegated", "commission", "learning")
+    rows = [{**entry, "commission": _commission(entry)} for entry in ranked]
+    print_table(head, [[row[name] for name in head] for row in rows])
+
+
+@_noun.command(epilog="Example: milon validator show")
+def show(
+    account: Annotated[str, typer.Argument(help="64 hexadecimal digits; the node's own where left out.")] = "",
+    root: NodeOption = DEFAULT_NODE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show an account as a validator: its stake, its turns, and whether it is in jail."""
+    with open_node(root) as client:
+        found = client.validator(account or client.status()["account"])
+    if as_json:
+        print_json(found)
+        return
+    names = ("account", "status", "power", "bonded", "delegated", "learning")
+    print_pairs([*((name, found[name]) for name in names), ("commission", _commission(found))])
+    lines = [f"led {found['led']} views of this epoch, missed {found['missed']}"]
+    if found["jailed_until"]:
+        lines.append(f"in jail: `milon stake unjail` is accepted from height {found['jailed_until']} on")
+    if found["is_tombstoned"]:
+        lines.append(f"out for good: {percent(found['taken_ppm'] / 1_000_000)} of the stake behind it burned")
+    print_lines(lines)
+
+
+def _commission(entry: dict[str, Any]) -> str:
+    return percent(entry["commission_ppm"] / 1_000_000)
 
 
 @_noun.command(name="export", epilog="Example: milon validator export validator.bundle --data ./milon-data")

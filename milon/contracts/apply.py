@@ -148,7 +148,7 @@ def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction,
         case Unbond():
             apply_unbond(draft, sender, action, context.height, context.parameters)
         case Withdraw():
-            apply_withdraw(draft, sender, context.height)
+            apply_withdraw(draft, sender, context.height, context.parameters)
         case Stand() | Retire() | Unjail() | Delegate() | Undelegate():
             _apply_membership(draft, context, sender, action)
         case SubmitJob():

@@ -120,7 +120,12 @@ def apply_undelegate(
     )
 
 
-def collect_left(draft: Draft, account: AccountId, height: Height) -> int | None:
+def is_frozen(record: ValidatorRecord, height: Height, parameters: Parameters) -> bool:
+    """Whether stake behind a tombstoned validator has to stay, since more of it may burn."""
+    return record.is_tombstoned and height <= record.tombstoned_at + parameters.evidence_age_blocks
+
+
+def collect_left(draft: Draft, account: AccountId, height: Height, parameters: Parameters) -> int | None:
     """Take all delegated stake of the account whose waiting time is over; what is left of it, for the caller to credit.
 
     None where no waiting time is over; 0 where all of it burned meanwhile.
@@ -128,7 +133,8 @@ def collect_left(draft: Draft, account: AccountId, height: Height) -> int | None
     delegations = load_delegations(draft, account)
 
     def is_ripe(entry: Leaving) -> bool:
-        return entry.release_height <= height and load_validator(draft, entry.validator).frozen_until <= height
+        record = load_validator(draft, entry.validator)
+        return entry.release_height <= height and not is_frozen(record, height, parameters)
 
     ripe = [entry for entry in delegations.leaving if is_ripe(entry)]
     if not ripe:

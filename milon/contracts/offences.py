@@ -84,8 +84,7 @@ def apply_evidence(draft: Draft, evidence: Sequence[Evidence], height: Height, p
     for piece in evidence:
         power_ppm, offender = find_power_ppm(draft, piece, height, parameters), offender_of(piece)
         record = load_validator(draft, offender)
-        frozen = Height(height + parameters.evidence_age_blocks + 1)
-        banned = replace(record, is_tombstoned=True, is_candidate=False, learning=Amount(0), frozen_until=frozen)
+        banned = replace(record, tombstoned_at=height, is_candidate=False, learning=Amount(0))
         store_validator(draft, offender, banned)
         recent.append(Offender(offender, height, power_ppm))
     recent = recent[-OFFENDERS_MAX:]

@@ -126,9 +126,13 @@ class ValidatorRecord:
     led: Count = Count(0)  # blocks of its in this epoch
     missed: Count = Count(0)  # views of its in this epoch that gave no block
     jailed_until: Height = Height(0)  # from this height on it may ask to come back; 0: it is not in jail
-    is_tombstoned: bool = False  # signed what excludes each other, and never votes again
+    tombstoned_at: Height = Height(0)  # it offended against the rules of voting, and never votes again; 0: it did not
     taken_ppm: Count = Count(0)  # of all stake behind it that burned for that
-    frozen_until: Height = Height(0)  # before this height none of that stake leaves: more of it may burn
+
+    @property
+    def is_tombstoned(self) -> bool:
+        """Whether it was slashed for an offence."""
+        return self.tombstoned_at > 0
 
 
 @wire("candidates/1")

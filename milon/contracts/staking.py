@@ -10,7 +10,7 @@ from milon.base.units import Amount, Height
 from milon.chain.params import EPOCH_NEVER_ENDS, Parameters
 from milon.chain.transaction import Bond, Unbond
 from milon.contracts.accounts import burn, credit, debit, load_account, load_validators, store_account
-from milon.contracts.delegation import collect_left
+from milon.contracts.delegation import collect_left, is_frozen
 from milon.contracts.records import Unbonding, power_of
 from milon.contracts.validators import compute_release_height, load_validator
 from milon.pol.terms import PARTS_PER_MILLION
@@ -45,16 +45,16 @@ def apply_unbond(draft: Draft, sender: AccountId, action: Unbond, height: Height
     store_account(draft, sender, replace(record, bonded=Amount(left), unbonding=(*record.unbonding, waiting)))
 
 
-def apply_withdraw(draft: Draft, sender: AccountId, height: Height) -> None:
+def apply_withdraw(draft: Draft, sender: AccountId, height: Height, parameters: Parameters) -> None:
     """Move all stake whose waiting time is over, own and delegated, to the sender's balance.
 
     None leaves while a claim of the sender is undecided, however long that takes: it must be there to be slashed.
     """
     record = load_account(draft, sender)
     require(record.open_claims == 0, Reason.NOT_NOW, f"{record.open_claims} claims of this account are undecided")
-    is_frozen = load_validator(draft, sender).frozen_until > height
-    waiting = tuple(entry for entry in record.unbonding if is_frozen or entry.release_height > height)
-    left = collect_left(draft, sender, height)
+    must_stay = is_frozen(load_validator(draft, sender), height, parameters)
+    waiting = tuple(entry for entry in record.unbonding if must_stay or entry.release_height > height)
+    left = collect_left(draft, sender, height, parameters)
     is_ripe = left is not None or waiting != record.unbonding
     require(is_ripe, Reason.NOT_NOW, "no stake has finished its waiting time")
     ripe = (left or 0) + sum(entry.amount for entry in record.unbonding if entry not in waiting)

@@ -33,11 +33,18 @@ from milon.node.learner import Learner
 from milon.node.outbox import Outbox
 from milon.node.pull import pull_transactions
 from milon.node.runner import Runner, read_clock_ms
-from milon.node.snapshots import build_account_view, build_block_view, build_job_view, build_job_views
+from milon.node.snapshots import (
+    build_account_view,
+    build_block_view,
+    build_job_view,
+    build_job_views,
+    build_validator_view,
+    build_validator_views,
+)
 from milon.node.status import Identity, build_status
 from milon.node.supervisor import supervise
 from milon.node.task_context import FETCH_S, TaskContext
-from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView
+from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView, ValidatorView
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, Transport
 from milon.state.ledger import Ledger
@@ -209,6 +216,14 @@ class Node:
         while (account, Nonce(nonce)) in entries:
             nonce += 1
         return build_account_view(self._store, account, Nonce(nonce))
+
+    def validators(self) -> tuple[ValidatorView, ...]:
+        """See `NodePort`."""
+        return build_validator_views(self._store)
+
+    def validator(self, account: AccountId) -> ValidatorView:
+        """See `NodePort`."""
+        return build_validator_view(self._store, account)
 
     def block(self, name: Height | Digest) -> BlockView | None:
         """See `NodePort`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from milon.node.folder import NodeFolder
+from tests.api.fake_node import ACCOUNTS
 from tests.cli.conftest import Milon
 
 
@@ -34,3 +35,21 @@ def test_a_lost_record_of_what_was_signed_is_replaced_by_a_floor(milon: Milon, t
     assert told.json == {"epoch": 0, "view": 500}
     assert milon("validator", "sign-above", "--data", tmp_path / "a", "--", "-1").code == 2
     assert "view 500" in milon("validator", "sign-above", 7, "--data", tmp_path / "a").out
+
+
+def test_members_and_candidates_are_listed(milon: Milon, node: Path) -> None:
+    told = milon("validator", "list", "--node", node, "--json").json["validators"]
+    assert [entry["account"] for entry in told] == [account.hex() for account in ACCOUNTS]
+    assert {entry["status"] for entry in told} == {"active", "jailed"}
+    lines = milon("validator", "list", "--node", node).out.splitlines()
+    assert lines[0].split() == ["account", "status", "power", "bonded", "delegated", "commission", "learning"]
+    assert len(lines) == 1 + len(ACCOUNTS)
+    assert lines[-1].startswith(ACCOUNTS[-1].hex()), "without power last"
+
+
+def test_a_validator_is_shown(milon: Milon, node: Path) -> None:
+    own = milon("validator", "show", "--node", node, "--json").json
+    assert (own["account"], own["status"], own["learning"]) == (ACCOUNTS[0].hex(), "active", 7)
+    jailed = milon("validator", "show", ACCOUNTS[-1].hex(), "--node", node).out
+    assert "from height 40 on" in jailed and "5.00 %" in jailed
+    assert milon("validator", "show", "zz", "--node", node).code == 3
