@@ -69,7 +69,9 @@ def verify_genesis(genesis: Genesis) -> None:
     supply = sum(entry.balance + entry.bonded for entry in genesis.accounts)
     require(supply <= SUPPLY_MAX, Reason.OUT_OF_RANGE, f"a supply of {supply}; {SUPPLY_MAX} is the most")
     validators = validators_of(genesis)
-    require(1 <= len(validators) <= VALIDATORS_MAX, Reason.OUT_OF_RANGE, f"{len(validators)} validators")
+    is_fixed = parameters.epoch_blocks >= EPOCH_NEVER_ENDS
+    most = VALIDATORS_MAX if is_fixed else int(parameters.validators_max)
+    require(1 <= len(validators) <= most, Reason.OUT_OF_RANGE, f"{len(validators)} validators, {most} are the most")
     require(all(validator.power > 0 for validator in validators), Reason.OUT_OF_RANGE, "a validator without stake")
 
 
