@@ -50,8 +50,9 @@ def is_leading(turn: Turn) -> bool:
 
 
 def is_silent(state: State) -> bool:
-    """Whether nothing may be signed in the current view: votes may be lost from the log, or are of a later epoch."""
-    return (state.members.epoch, state.view) <= state.floor or state.members.epoch < state.signed[0]
+    """Whether nothing may be signed in the current view: votes may be lost from the log, or are of a later place."""
+    place = (state.members.epoch, state.view)
+    return place <= state.floor or place < state.signed
 
 
 def propose(turn: Turn) -> None:
@@ -153,6 +154,7 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
     name = compute_header_hash(header)
     is_vote = content.kind is VoteKind.NOTARIZE and content.epoch == header.epoch and content.view == header.view
     require(is_vote and content.block == name, Reason.DIFFERS, "the vote is not for the block")
+    require(header.parent_view < header.view, Reason.OUT_OF_RANGE, "a view not after the parent's")
     leader = leader_in(state.members, header.view)
     require(proposal.vote.signer == leader == header.proposer, Reason.NOT_ALLOWED, "not by the view's leader")
     if header.view in state.proposals:
@@ -175,7 +177,8 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
 
 def _drop_parts(turn: Turn, name: Digest) -> None:
     """Certificates that are not the leader's: anybody may have sent them, so they say nothing about the block."""
-    turn.update(parts={other: held for other, held in turn.state.parts.items() if other != name})
+    if name in turn.state.parts:
+        turn.update(parts={other: held for other, held in turn.state.parts.items() if other != name})
 
 
 def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:

@@ -68,6 +68,18 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """A later epoch that a peer spoke of: others may be there."""
+
+    epoch: Epoch  # which
+    again_ms: TimeMs  # when to ask for the blocks that lead there
+    attempts: int  # made since the last answer
+
+
+NOT_AHEAD = Ahead(Epoch(0), NO_TIME, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """All of it. Views are the epoch's; mappings by view hold those above the last final one, but for what is noted."""
 
@@ -93,7 +105,7 @@ class State:
     floor: Place = NO_PLACE  # nothing is signed up to there: votes may be lost from the log
     later: tuple[LogRecord, ...] = ()  # of the log, of epochs that begin once this one's last block is final again
     early: tuple[tuple[Peer, Message], ...] = ()  # votes and proposals for the next epoch, not yet looked at
-    ahead: tuple[Epoch, TimeMs] = (Epoch(0), NO_TIME)  # an epoch that a peer spoke of, and when
+    ahead: Ahead = NOT_AHEAD  # see there
     requests: Mapping[bytes, Request] = field(default_factory=dict)  # by what was asked for
     peers: tuple[Peer, ...] = ()  # heard of lately, oldest first
     weighed: tuple[View, int, int] = (NO_VIEW, 0, 0)  # view, mempool version and evidence: there was nothing to say

@@ -8,6 +8,7 @@ that was away for long holds one batch in memory and never the whole chain.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from milon.base.codec import decode, encode
@@ -35,7 +36,7 @@ from milon.consensus.messages import (
     RangeResponse,
     Status,
 )
-from milon.consensus.state import NO_TIME, Ancestor, Request, State, find_block
+from milon.consensus.state import NOT_AHEAD, Ancestor, Request, State, find_block
 from milon.consensus.tally import take_certificate, verify_once
 from milon.consensus.turn import Turn
 
@@ -130,26 +131,29 @@ def _ask_for_block(turn: Turn, block: Digest, is_final: bool) -> None:
 
 
 def note_ahead(turn: Turn, epoch: Epoch) -> None:
-    """A peer speaks of a later epoch; that may be a lie, and costs a question a while later if it is."""
-    if epoch > max(turn.state.members.epoch, turn.state.ahead[0]):
-        turn.update(ahead=(epoch, turn.now_ms))
+    """A peer speaks of a later epoch; that may be a lie, and costs a few questions if it is."""
+    ahead = turn.state.ahead
+    if epoch > max(turn.state.members.epoch, ahead.epoch):
+        turn.update(ahead=replace(ahead, epoch=epoch, again_ms=_after_delta(turn)))
+
+
+def _after_delta(turn: Turn) -> TimeMs:
+    return TimeMs(turn.now_ms + turn.config.parameters.delta_ms)
 
 
 def follow_ahead(turn: Turn) -> None:
     """Ask for final blocks while others seem to be in a later epoch; give up where nobody has any."""
-    state = turn.state
-    epoch, since_ms = state.ahead
-    if epoch <= state.members.epoch:
+    ahead = turn.state.ahead
+    if ahead.epoch <= turn.state.members.epoch:
         return
-    due_ms = since_ms + turn.config.parameters.delta_ms
-    request = state.requests.get(RANGE)
-    if turn.now_ms < due_ms:
-        turn.wake_at(due_ms)
-    elif request is not None and request.attempts > AHEAD_ATTEMPTS_MAX:
-        turn.update(ahead=(Epoch(0), NO_TIME))
-        _answered(turn, RANGE)
+    if turn.now_ms < ahead.again_ms:
+        turn.wake_at(ahead.again_ms)
+    elif ahead.attempts >= AHEAD_ATTEMPTS_MAX:
+        turn.update(ahead=NOT_AHEAD)
     else:
-        ask(turn, RANGE, RangeRequest(Height(state.tip.height + 1)))
+        ask(turn, RANGE, RangeRequest(Height(turn.state.tip.height + 1)))
+        turn.update(ahead=replace(ahead, again_ms=_after_delta(turn), attempts=ahead.attempts + 1))
+        turn.wake_at(turn.state.ahead.again_ms)
 
 
 def _is_on_another_branch(state: State, block: Block) -> bool:
@@ -352,6 +356,7 @@ def take_range(turn: Turn, response: RangeResponse) -> tuple[Ancestor, FinalityP
         return None
     if news[0].header.parent_hash != turn.state.tip.hash:
         raise RuntimeError(f"two final chains: {news[0].header.parent_hash.hex()} is not this node's final block")
+    turn.update(ahead=replace(turn.state.ahead, again_ms=turn.now_ms, attempts=0))
     parent = turn.state.tip
     for block in news:
         entry = turn.state.executed.get(compute_header_hash(block.header))
