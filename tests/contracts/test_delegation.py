@@ -189,6 +189,12 @@ def test_shares_have_a_bound() -> None:
     assert_refused(chain, chain.others[0], Delegate(key.account, Amount(1)), Reason.FULL)
 
 
+def price_of(chain: Chain, key: SecretKey) -> Fraction | None:
+    """What one share of a validator's delegations is worth; None where there are none."""
+    record = chain.behind(key)
+    return Fraction(record.delegated, record.shares) if record.shares else None
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("delegate"), st.integers(0, 2), st.integers(1, 40_000)),
@@ -209,7 +215,7 @@ def test_every_delegator_has_what_plain_fractions_say(steps: list[tuple[str, int
     parts = [Fraction(0)] * 3
     growth = Fraction(1)
     for what, place, amount in steps:
-        owner, held = chain.others[place], sum(parts)
+        owner, held, before_step = chain.others[place], sum(parts), price_of(chain, key)
         if what == "delegate":
             balance = chain.account(owner).balance
             if chain.do((owner, Delegate(key.account, Amount(amount)))) == ("",):
@@ -231,6 +237,9 @@ def test_every_delegator_has_what_plain_fractions_say(steps: list[tuple[str, int
             burn(chain, key, taken + (1_000_000 - taken) * amount // 1_000_000)
             kept = Fraction(1_000_000 - chain.behind(key).taken_ppm, 1_000_000 - taken)
             parts = [part * kept for part in parts]
+        price = price_of(chain, key)
+        if what in ("delegate", "undelegate") and price is not None and before_step is not None:
+            assert price >= before_step, "who comes or goes takes nothing from the others"
     tolerance = (len(steps) + 1) * (1 + growth)
     for owner, part in zip(chain.others, parts, strict=True):
         assert abs(value_of(chain, owner, key) - part) <= tolerance
