@@ -22,7 +22,7 @@ class Faults:
     blackouts: tuple[int, ...] = ()  # moments at which every honest node crashes
     partitions: tuple[tuple[int, int, frozenset[int]], ...] = ()  # from, to, and who is cut off from the others
     heal_ms: int = 0  # simulated time after which nothing goes wrong any more
-    delay_ms_max: int = 40  # one way, when nothing is wrong; well under delta, but in a slow network
+    delay_ms: tuple[int, int] = (1, 40)  # one way, when nothing is wrong; well under delta, but in a slow network
 
 
 def draw_faults(chance: random.Random, nodes: int, heal_ms: int) -> Faults:
@@ -42,7 +42,7 @@ def draw_faults(chance: random.Random, nodes: int, heal_ms: int) -> Faults:
         blackouts=blackouts,
         partitions=_draw_partitions(chance, nodes, heal_ms),
         heal_ms=heal_ms,
-        delay_ms_max=chance.choice((40, 40, 40, 40, 240)),
+        delay_ms=chance.choice(((1, 40),) * 5 + ((1, 240), (300, 600))),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from milon.base.codec import encode
 from milon.base.ids import AccountId, Digest
-from milon.chain.certificate import Vote, VoteKind
-from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, Persist, Send
+from milon.base.merkle import compute_root
+from milon.chain.block import Header, compute_beacon, compute_header_hash, compute_receipts_root, compute_vrf_input
+from milon.chain.certificate import Certificate, Vote, VoteKind
+from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, FinalizedBlock, Persist, Send
 from milon.consensus.messages import LoggedCertificate, Proposal
-from milon.consensus.quorum import find_contradiction, with_vote
 from milon.state.commitment import EMPTY_ROOT, compute_update
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ class Auditor:
         self.notarized: dict[Place, Digest] = {}
         self.accused: set[AccountId] = set()
         self.blamed: dict[str, int] = {}
-        self._votes: dict[Place, dict[tuple[VoteKind, AccountId], Vote]] = {}
+        self._headers: dict[int, Header] = {}
+        self._votes: dict[tuple[Place, AccountId], dict[VoteKind, Digest | None]] = {}
 
     def observe(self, node: Node, effect: Effect) -> None:
         """Look at one effect of a node that took place."""
@@ -48,6 +51,7 @@ class Auditor:
                 self._observe_certificate(content.kind, (content.epoch, content.view), content.block)
             case Send(_, Vote() as vote):
                 self._observe_vote(vote)
+                self._observe_reason(node, vote)
             case Send(_, Proposal() as proposal):
                 self._observe_vote(proposal.vote)
             case Accuse():
@@ -66,12 +70,29 @@ class Auditor:
             is_only = self.final_at_height.setdefault(height, final.hash) == final.hash
             if not is_only or self.final_in_view.setdefault(place, final.hash) != final.hash:
                 raise Violation(f"two final blocks at height {height} or view {place}")
-            below = self.final_at_height.get(height - 1)
-            if below is not None and below != header.parent_hash:
-                raise Violation(f"the final block at height {height} does not extend the one below")
-            ahead_ms = header.time_ms - node.network.now_ms
-            if ahead_ms > node.network.genesis.parameters.clock_drift_ms_max + self.fastest_clock_ms(node.network):
-                raise Violation(f"the final block at height {height} is {ahead_ms} ms ahead of the time")
+            if height not in self._headers:
+                self._observe_new(node, final)
+
+    def _observe_new(self, node: Node, final: FinalizedBlock) -> None:
+        """What a reader of the chain can check of a block, done here a second time and in another way."""
+        header = final.block.header
+        below = self._headers.get(header.height - 1)
+        ahead_ms = header.time_ms - node.network.now_ms
+        drift_ms = node.network.genesis.parameters.clock_drift_ms_max
+        problem = ""
+        if compute_header_hash(header) != final.hash:
+            problem = "has another hash"
+        elif header.receipts_root != compute_receipts_root(final.receipts):
+            problem = "names other receipts"
+        elif header.transactions_root != compute_root([encode(entry) for entry in final.block.transactions]):
+            problem = "names other transactions"
+        elif ahead_ms > drift_ms + self.fastest_clock_ms(node.network):
+            problem = f"is {ahead_ms} ms ahead of the time"
+        elif below is not None:
+            problem = _compare(node, header, below)
+        if problem:
+            raise Violation(f"the final block at height {header.height} {problem}")
+        self._headers[int(header.height)] = header
 
     def fastest_clock_ms(self, network: Network) -> int:
         """How far the fastest honest clock is ahead."""
@@ -88,12 +109,58 @@ class Auditor:
             raise Violation(f"view {place} is both finalized and nullified")
 
     def _observe_vote(self, vote: Vote) -> None:
-        place = (int(vote.content.epoch), int(vote.content.view))
-        pool = self._votes.setdefault(place, {})
-        contradiction = find_contradiction(pool, vote)
-        if vote.signer in self.honest and contradiction is not None:
-            raise Violation(f"honest {vote.signer.hex()[:8]} contradicts itself: {contradiction} {vote}")
-        self._votes[place] = dict(with_vote(pool, vote))
+        """At most one vote of a kind in a view, no NULLIFY beside FINALIZE, no FINALIZE beside another's NOTARIZE."""
+        place, kind, block = (int(vote.content.epoch), int(vote.content.view)), vote.content.kind, vote.content.block
+        said = self._votes.setdefault((place, vote.signer), {})
+        is_double = said.setdefault(kind, block) != block
+        is_both = VoteKind.NULLIFY in said and VoteKind.FINALIZE in said
+        pair = {said[one] for one in (VoteKind.NOTARIZE, VoteKind.FINALIZE) if one in said}
+        if vote.signer in self.honest and (is_double or is_both or len(pair) > 1):
+            raise Violation(f"honest {vote.signer.hex()[:8]} contradicts itself in view {place}: {kind.name}")
+
+    def _observe_reason(self, node: Node, vote: Vote) -> None:
+        """Whoever signs NOTARIZE has in hand what justifies the block, and its header commits to exactly that."""
+        state = node.state
+        if state is None or vote.content.kind is not VoteKind.NOTARIZE or vote.content.block is None:
+            return
+        proposal = state.proposals.get(vote.content.view)
+        if proposal is None or compute_header_hash(proposal.block.header) != vote.content.block:
+            return
+        held = (*proposal.justification, *state.parts.get(vote.content.block, ()))
+        problem = _find_gap(proposal.block.header, held)
+        if problem:
+            raise Violation(f"node {node.index} notarized in view {vote.content.view} although {problem}")
+
+
+def _compare(node: Node, header: Header, below: Header) -> str:
+    """What is wrong with a final header on top of the one below; empty: nothing."""
+    if header.parent_hash != compute_header_hash(below):
+        return "does not extend the one below"
+    if header.time_ms <= below.time_ms:
+        return "is not later than the one below"
+    alpha = compute_vrf_input(header.epoch, header.view, below.beacon)
+    output = node.config.cryptography.verify_proof(header.proposer, alpha, header.vrf)
+    return "" if header.beacon == compute_beacon(below.beacon, output) else "has another beacon"
+
+
+def _find_gap(header: Header, certificates: tuple[Certificate, ...]) -> str:
+    """Why the certificates do not justify the block's place; empty: they do. Powers are the engine's business."""
+    entries = [encode(certificate) for certificate in certificates]
+    if compute_root(entries if header.parent_view else [b"", *entries]) != header.justification_hash:
+        return "the header commits to other certificates"
+    needed = list(range(header.parent_view, header.view)) if header.parent_view else list(range(1, header.view))
+    if [int(certificate.content.view) for certificate in certificates] != needed:
+        return "views are missing"
+    for certificate in certificates:
+        content = certificate.content
+        is_parent = content.view == header.parent_view
+        if content.epoch != header.epoch or (content.kind is VoteKind.NULLIFY) == is_parent:
+            return f"the certificate of view {content.view} is of another kind or epoch"
+        if is_parent and content.block != header.parent_hash:
+            return "the parent's certificate names another block"
+        if len(set(certificate.signers)) < len(certificate.signers):
+            return "somebody signed twice"
+    return ""
 
 
 def verify_stores(network: Network) -> None:

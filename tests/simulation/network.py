@@ -238,7 +238,7 @@ class Network:
     def _draw_delays(self, sender: int, target: int) -> list[int]:
         """How long each copy of a message takes: usually one."""
         faults, chance = self.faults, self.random
-        delay = chance.randrange(1, faults.delay_ms_max)
+        delay = chance.randrange(*faults.delay_ms)
         if self.is_healed():
             return [delay]
         if chance.randrange(100) < faults.loss_percent:

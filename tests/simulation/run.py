@@ -44,13 +44,13 @@ def compute_recovery_bound(network: Network) -> int:
     states = [node.state for node in network.honest if node.state is not None]
     view = max((state.view for state in states), default=View(1))
     final = min((state.final_view for state in states), default=View(0))
-    delay = network.faults.delay_ms_max
+    delay = network.faults.delay_ms[1]
     total = compute_standstill_period(PARAMETERS, compute_delta(PARAMETERS, view, final)) + DOWN_MS_MAX
     good, ahead = 0, 0
     while good <= len(network.keys) and ahead < VIEWS_MAX:
         delta = compute_delta(PARAMETERS, View(view + ahead), final)
         total += PARAMETERS.block_time_ms + 3 * delta + delay
-        good += 3 * delta >= 3 * delay
+        good += 3 * delta >= 2 * delay + PARAMETERS.block_time_ms
         ahead += 1
     return int(total)
 

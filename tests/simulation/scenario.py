@@ -22,6 +22,7 @@ from tests.simulation.adversaries.forking_leader import ForkingLeader
 from tests.simulation.adversaries.nullifier import Nullifier
 from tests.simulation.adversaries.replayer import Replayer
 from tests.simulation.adversaries.silent_leader import SilentLeader
+from tests.simulation.adversaries.spammer import Spammer
 from tests.simulation.adversaries.twin import Twin
 from tests.simulation.adversaries.vote_withholder import VoteWithholder
 from tests.simulation.cheap import account_of
@@ -30,7 +31,7 @@ from tests.simulation.network import START_MS, Behaviour, Network
 
 CHAOS_MS = 3_600  # simulated time until the network heals
 STAKE = 10_000  # of a validator with one share of the power
-POWERS = ((1, 1, 1, 1),) * 5 + ((6, 5, 5, 3, 1),) * 2 + ((1,) * 7,)  # shares of stake
+POWERS = ((1, 1, 1, 1),) * 5 + ((6, 5, 5, 3, 1),) * 2 + ((6, 6, 6, 1, 1, 1, 1), (1,) * 7)  # shares of stake
 
 _MAKE: dict[str, Callable[[int], Behaviour]] = {
     "forking leader": lambda seed: ForkingLeader(),
@@ -39,6 +40,7 @@ _MAKE: dict[str, Callable[[int], Behaviour]] = {
     "silent leader": lambda seed: SilentLeader(),
     "replayer": Replayer,
     "forger": Forger,
+    "spammer": Spammer,
     "vote withholder": VoteWithholder,
 }
 KINDS = ("none", "twins", "double key", *_MAKE)
@@ -107,9 +109,12 @@ def _draw_cast(chance: random.Random, seed: int, kind: str) -> Cast:
 
 
 def _draw_crooked(chance: random.Random, powers: tuple[int, ...]) -> list[int]:
-    """As many validators as the protocol bears: less than a third of the power."""
+    """As many validators as the protocol bears, less than a third of the power; now and then as many heads as can be."""
     crooked: list[int] = []
-    for index in chance.sample(range(len(powers)), len(powers)):
+    order = chance.sample(range(len(powers)), len(powers))
+    if chance.randrange(2):
+        order.sort(key=lambda index: powers[index])
+    for index in order:
         if 3 * (powers[index] + sum(powers[other] for other in crooked)) < sum(powers):
             crooked.append(index)
     return crooked

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from milon.base.ids import Digest, Signature
 from milon.base.units import Epoch, Height, TimeMs, View
-from milon.chain.block import Block, Header, compute_header_hash
+from milon.chain.block import Header, compute_header_hash
 from milon.chain.certificate import Certificate, VoteContent, VoteKind
 from milon.consensus.effects import Effect, Send
 from milon.consensus.justification import compute_justification_hash
 from milon.consensus.messages import CertificateBatch, Proposal
+from tests.simulation.adversaries.rebuilding import rebuild
 from tests.simulation.network import Behaviour, Node
 
 Forge = Callable[[Certificate], Certificate]
@@ -48,16 +49,25 @@ def _move_epoch(certificate: Certificate) -> Certificate:
 
 FORGERIES: tuple[Forge, ...] = (_drop_signers, _repeat_signer, _break_signature, _rename, _move_epoch)
 
+NOWHERE = Digest(bytes(31) + b"\x01")
+
 LIES: tuple[Callable[[Header], Header], ...] = (
-    lambda header: replace(header, state_root=Digest(bytes(31) + b"\x01")),
-    lambda header: replace(header, receipts_root=Digest(bytes(31) + b"\x01")),
-    lambda header: replace(header, time_ms=TimeMs(header.time_ms + FAR_MS)),
-    lambda header: replace(header, time_ms=TimeMs(1)),
+    lambda header: replace(header, state_root=NOWHERE),
+    lambda header: replace(header, receipts_root=NOWHERE),
     lambda header: replace(header, height=Height(header.height + 1)),
-    lambda header: replace(header, beacon=Digest(bytes(31) + b"\x01")),
-    lambda header: replace(header, next_validators_hash=Digest(bytes(31) + b"\x01")),
+    lambda header: replace(header, next_validators_hash=NOWHERE),
+    lambda header: replace(header, validators_hash=NOWHERE),
+    lambda header: replace(header, evidence_root=NOWHERE),
     lambda header: replace(header, epoch=Epoch(header.epoch + 1)),
+    lambda header: replace(header, view=View(header.view + 1)),
     lambda header: replace(header, parent_view=View(max(0, header.parent_view - 1))),
+)
+
+PLANS: tuple[Callable[[Header], dict[str, object]], ...] = (  # lies with an effect that fits them
+    lambda header: {"time_ms": TimeMs(header.time_ms + FAR_MS)},
+    lambda header: {"time_ms": TimeMs(1)},
+    lambda header: {"beacon": NOWHERE},
+    lambda header: {"justification_hash": NOWHERE},
 )
 
 
@@ -88,19 +98,33 @@ class Forger(Behaviour):
         return Send(str(peer.index), self._random.choice((forged, CertificateBatch((forged,)))))
 
     def _spoil(self, node: Node, proposal: Proposal) -> Proposal:
-        if not proposal.justification or self._random.randrange(2):
-            return self._sign(node, self._random.choice(LIES)(proposal.block.header), proposal)
-        place = self._random.randrange(len(proposal.justification))
-        certificates = list(proposal.justification)
-        certificates[place] = self._random.choice(FORGERIES)(certificates[place])
-        header = proposal.block.header
-        commitment = compute_justification_hash(header.parent_view, certificates)
-        header = replace(header, justification_hash=commitment)
-        return self._sign(node, header, replace(proposal, justification=tuple(certificates)))
+        """One of three ways to be wrong, so that each has its turn within few views."""
+        way = self._random.randrange(3)
+        if way == 0:
+            return self._sign(proposal, self._random.choice(LIES)(proposal.block.header), node)
+        if way == 1 or not proposal.justification:
+            plan = self._random.choice(PLANS)(proposal.block.header)
+            block = rebuild(node, proposal.block, **plan) or proposal.block
+            return self._sign(proposal, block.header, node)
+        certificates = self._forge_one(node, proposal.justification)
+        commitment = compute_justification_hash(proposal.block.header.parent_view, certificates)
+        header = replace(proposal.block.header, justification_hash=commitment)
+        return self._sign(replace(proposal, justification=certificates), header, node)
 
-    def _sign(self, node: Node, header: Header, proposal: Proposal) -> Proposal:
-        assert node.key is not None
+    def _forge_one(self, node: Node, certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
+        """The justification with one entry forged, or with a good certificate of something else there."""
+        assert node.state is not None
+        place = self._random.randrange(len(certificates))
+        others = [*node.state.notarizations.values(), *node.state.nullifications.values()]
+        others = [other for other in others if other not in certificates]
+        if others and self._random.randrange(2):
+            forged = self._random.choice(others)
+        else:
+            forged = self._random.choice(FORGERIES)(certificates[place])
+        return (*certificates[:place], forged, *certificates[place + 1 :])
+
+    def _sign(self, proposal: Proposal, header: Header, node: Node) -> Proposal:
         content = VoteContent(VoteKind.NOTARIZE, header.epoch, header.view, compute_header_hash(header))
+        assert node.key is not None
         vote = node.config.cryptography.sign_vote(node.key, node.config.chain_id, content)
-        block: Block = replace(proposal.block, header=header)
-        return replace(proposal, block=block, vote=vote)
+        return replace(proposal, block=replace(proposal.block, header=header), vote=vote)

@@ -1,0 +1,83 @@
+"""A peer that slanders: votes in other people's names, that a proof would accuse if anybody believed them, and junk."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from milon.base.ids import AccountId, Digest, Signature
+from milon.base.units import Height, View
+from milon.chain.block import compute_header_hash
+from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
+from milon.consensus.effects import Effect, Send, SetTimer
+from milon.consensus.messages import CertificateRequest, Message, Proposal, RangeRequest
+from tests.simulation.cheap import account_of
+from tests.simulation.network import Behaviour, Node
+
+FAR_VIEWS = 1_000_000  # from every view that the network reaches
+
+
+class Spammer(Behaviour):
+    """Adds a slander or a piece of junk to everything it does."""
+
+    is_honest = False
+
+    def __init__(self, seed: int) -> None:
+        """Its own source of chance."""
+        self._random = random.Random(seed)
+        self._heard: list[Vote] = []
+        self._proposal: Proposal | None = None
+
+    def hear(self, node: Node, sender: int, message: Message) -> None:
+        """Keep the newest of what can be twisted."""
+        if isinstance(message, Vote):
+            self._heard = [*self._heard[-15:], message]
+        elif isinstance(message, Proposal):
+            self._proposal = message
+
+    def act(self, node: Node, effects: Sequence[Effect]) -> list[Effect]:
+        """What the engine wants, and a lie or two."""
+        acted = list(effects)
+        if any(isinstance(effect, SetTimer) for effect in effects):
+            others = [str(peer.index) for peer in node.network.nodes if peer is not node]
+            acted += [Send(self._random.choice(others), message) for message in self._invent(node)]
+        return acted
+
+    def _invent(self, node: Node) -> list[Message]:
+        junk: list[Message] = [
+            CertificateRequest(View(FAR_VIEWS), View(0)),
+            CertificateRequest(View(0), View(2**62)),
+            RangeRequest(Height(0)),
+            RangeRequest(Height(2**62)),
+        ]
+        if self._heard:
+            heard = self._random.choice(self._heard)
+            junk += [self._twist(heard), *self._slander(heard), self._own(node, heard)]
+        if self._proposal is not None:
+            junk.append(self._usurp(node, self._proposal))
+        return self._random.sample(junk, k=min(2, len(junk)))
+
+    def _twist(self, heard: Vote) -> Vote:
+        """What somebody said, under the signature of something else."""
+        kind = self._random.choice(list(VoteKind))
+        block = None if kind is VoteKind.NULLIFY else Digest(self._random.randbytes(32))
+        return replace(heard, content=replace(heard.content, kind=kind, block=block))
+
+    def _slander(self, heard: Vote) -> list[Vote | Certificate]:
+        """The honest signer's vote with a signature that holds nowhere; and a certificate of nothing but that."""
+        vote = replace(self._twist(heard), signature=Signature(self._random.randbytes(64)))
+        return [vote, Certificate(vote.content, (vote.signer,) * 3, (vote.signature,) * 3)]
+
+    def _own(self, node: Node, heard: Vote) -> Vote:
+        """Its own good vote, for a view that nobody will see."""
+        assert node.key is not None
+        content = VoteContent(VoteKind.NULLIFY, heard.content.epoch, View(heard.content.view + FAR_VIEWS), None)
+        return node.config.cryptography.sign_vote(node.key, node.config.chain_id, content)
+
+    def _usurp(self, node: Node, proposal: Proposal) -> Proposal:
+        """Another leader's block under its own name and vote."""
+        assert node.key is not None
+        account: AccountId = account_of(node.key)
+        header = replace(proposal.block.header, proposer=account)
+        content = replace(proposal.vote.content, block=compute_header_hash(header))
+        vote = node.config.cryptography.sign_vote(node.key, node.config.chain_id, content)
+        return Proposal(replace(proposal.block, header=header), vote, proposal.justification)
