@@ -109,7 +109,7 @@ def _draw_cast(chance: random.Random, seed: int, kind: str) -> Cast:
 
 
 def _draw_crooked(chance: random.Random, powers: tuple[int, ...]) -> list[int]:
-    """As many validators as the protocol bears, less than a third of the power; now and then as many heads as can be."""
+    """As many validators as the protocol bears, less than a third of the power; now and then as many heads as can."""
     crooked: list[int] = []
     order = chance.sample(range(len(powers)), len(powers))
     if chance.randrange(2):
