@@ -29,6 +29,9 @@ class Tally:
     events: int = 0
     blocks: int = 0  # final ones, by the slowest honest node of each seed
     recovery_ms: int = 0  # the longest
+    epochs: int = 0  # that ended
+    changes: int = 0  # of the validator set
+    punished: int = 0  # offenders
     failed: list[Outcome] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
@@ -39,6 +42,9 @@ class Tally:
         self.events += outcome.events
         self.blocks += outcome.heights[1]
         self.recovery_ms = max(self.recovery_ms, outcome.recovery_ms)
+        self.epochs += outcome.epochs
+        self.changes += outcome.changes
+        self.punished += outcome.punished
         self.kinds[outcome.kind] += 1
         if outcome.problem:
             self.failed.append(outcome)
@@ -83,8 +89,9 @@ def _report(tally: Tally, processes: int) -> None:
     rate = tally.events / max(0.001, seconds)
     print(
         f"{tally.seeds} seeds, {tally.events:,} events, {tally.blocks:,} final blocks in {seconds:.0f} s with "
-        f"{processes} processes: {rate:,.0f} events/s; longest recovery {tally.recovery_ms} ms; "
-        f"{len(tally.failed)} violations"
+        f"{processes} processes: {rate:,.0f} events/s\n"
+        f"{tally.epochs:,} epochs ended, {tally.changes:,} with another validator set; {tally.punished:,} offenders "
+        f"lost stake; longest recovery {tally.recovery_ms} ms; {len(tally.failed)} violations"
     )
     print("   ".join(f"{kind} {count}" for kind, count in sorted(tally.kinds.items())))
 

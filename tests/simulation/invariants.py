@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from milon.base.codec import encode
+from milon.base.errors import Rejected
 from milon.base.ids import AccountId, Digest
 from milon.base.merkle import compute_root
 from milon.chain.block import Header, compute_beacon, compute_header_hash, compute_receipts_root, compute_vrf_input
 from milon.chain.certificate import Certificate, Vote, VoteKind
 from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, FinalizedBlock, Persist, Send
 from milon.consensus.messages import LoggedCertificate, Proposal
+from milon.contracts.accounts import load_account, load_supply
+from milon.contracts.validators import load_validator
 from milon.state.commitment import EMPTY_ROOT, compute_update
+from milon.state.ledger import Ledger
+from tests.contracts.helpers import compute_held
 
 if TYPE_CHECKING:
     from tests.simulation.network import Network, Node
@@ -34,8 +39,11 @@ class Auditor:
         self.nullified: set[Place] = set()
         self.finalized: set[Place] = set()
         self.notarized: dict[Place, Digest] = {}
-        self.accused: set[AccountId] = set()
+        self.accused: dict[
+            AccountId, set[int]
+        ] = {}  # offenders, and the nodes that hold evidence and never crashed since
         self.blamed: dict[str, int] = {}
+        self.sets: dict[int, Digest] = {}  # of validators, by epoch
         self._headers: dict[int, Header] = {}
         self._votes: dict[tuple[Place, AccountId], dict[VoteKind, Digest | None]] = {}
 
@@ -57,11 +65,16 @@ class Auditor:
             case Accuse():
                 if effect.offender in self.honest:
                     raise Violation(f"honest {effect.offender.hex()[:8]} accused: {effect.evidence}")
-                self.accused.add(effect.offender)
+                self.accused.setdefault(effect.offender, set()).add(node.index)
             case Blame():
                 self.blamed[effect.peer] = self.blamed.get(effect.peer, 0) + 1
                 if node.network.nodes[int(effect.peer)].behaviour.is_honest:
                     raise Violation(f"honest node {effect.peer} blamed: {effect.reason} {effect.detail}")
+
+    def forget(self, node: Node) -> None:
+        """A node crashed, and evidence is not written down: somebody else must still have it."""
+        for holders in self.accused.values():
+            holders.discard(node.index)
 
     def _observe_commit(self, node: Node, effect: CommitBlocks) -> None:
         for final in effect.finalized:
@@ -93,6 +106,7 @@ class Auditor:
         if problem:
             raise Violation(f"the final block at height {header.height} {problem}")
         self._headers[int(header.height)] = header
+        self.sets[int(header.epoch)] = header.validators_hash
 
     def fastest_clock_ms(self, network: Network) -> int:
         """How far the fastest honest clock is ahead."""
@@ -127,7 +141,7 @@ class Auditor:
         if proposal is None or compute_header_hash(proposal.block.header) != vote.content.block:
             return
         held = (*proposal.justification, *state.parts.get(vote.content.block, ()))
-        problem = _find_gap(proposal.block.header, held)
+        problem = _find_gap(proposal.block.header, held) or _find_weakness(node, held)
         if problem:
             raise Violation(f"node {node.index} notarized in view {vote.content.view} although {problem}")
 
@@ -136,6 +150,8 @@ def _compare(node: Node, header: Header, below: Header) -> str:
     """What is wrong with a final header on top of the one below; empty: nothing."""
     if header.parent_hash != compute_header_hash(below):
         return "does not extend the one below"
+    if header.validators_hash != below.next_validators_hash:
+        return "is of another validator set than the one below announced"
     if header.time_ms <= below.time_ms:
         return "is not later than the one below"
     alpha = compute_vrf_input(header.epoch, header.view, below.beacon)
@@ -161,6 +177,43 @@ def _find_gap(header: Header, certificates: tuple[Certificate, ...]) -> str:
         if len(set(certificate.signers)) < len(certificate.signers):
             return "somebody signed twice"
     return ""
+
+
+def _find_weakness(node: Node, certificates: tuple[Certificate, ...]) -> str:
+    """Which of the certificates lacks power or a good signature; empty: none."""
+    assert node.state is not None
+    powers = {member.account: int(member.power) for member in node.state.members.validators}
+    for certificate in certificates:
+        power = sum(powers.get(signer, 0) for signer in certificate.signers)
+        if 3 * power <= 2 * sum(powers.values()):
+            return f"the certificate of view {certificate.content.view} has power {power}"
+        try:
+            for signer, signature in zip(certificate.signers, certificate.signatures, strict=True):
+                node.config.cryptography.verify_vote(Vote(certificate.content, signer, signature), node.config.chain_id)
+        except Rejected:
+            return f"a signature in the certificate of view {certificate.content.view} does not hold"
+    return ""
+
+
+def find_unpunished(network: Network) -> list[AccountId]:
+    """Offenders whom an honest node can prove and whose stake some honest ledger has not burned yet."""
+    known = [offender for offender, holders in sorted(network.auditor.accused.items()) if holders]
+    ledgers = [Ledger(node.store) for node in network.honest]
+    return [
+        offender for offender in known if not all(load_validator(ledger, offender).is_tombstoned for ledger in ledgers)
+    ]
+
+
+def verify_coins(network: Network) -> None:
+    """Raise `Violation` where coins appeared or vanished, or an honest account lost stake or its right to vote."""
+    for node in network.honest:
+        ledger = Ledger(node.store)
+        supply = load_supply(ledger)
+        if supply.minted - supply.burned != compute_held(dict(node.store.scan(b""))):
+            raise Violation(f"node {node.index}: coins held are not those minted less those burned")
+        for account in sorted(network.auditor.honest):
+            if load_account(ledger, account).slashed or load_validator(ledger, account).is_tombstoned:
+                raise Violation(f"node {node.index}: honest {account.hex()[:8]} was slashed")
 
 
 def verify_stores(network: Network) -> None:

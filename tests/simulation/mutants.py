@@ -43,7 +43,7 @@ def find_misfits(mutant: Mutant) -> list[str]:
 
 def plant(mutant: Mutant, root: Path) -> None:
     """Copy what the simulation needs to `root`, with the mutant's edits."""
-    for folder in ("milon", "tests/simulation"):
+    for folder in ("milon", "tests/simulation", "tests/contracts"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for edit in mutant.edits:
         path = root / edit.path

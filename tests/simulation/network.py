@@ -135,6 +135,7 @@ class Node:
         chance, faults = self.network.random, self.network.faults
         self.state = None
         self.timer_ms = None
+        self.network.auditor.forget(self)
         if chance.randrange(100) < faults.old_log_percent:
             self.disk.lose_newest(chance.randrange(1, 12))
         wait = chance.randrange(DOWN_MS_MIN, DOWN_MS_MAX) if down_ms is None else down_ms

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from milon.base.ids import Digest
 from milon.base.units import View
 from milon.consensus.views import compute_delta, compute_standstill_period
 from tests.simulation.faults import DOWN_MS_MAX
-from tests.simulation.invariants import Violation, verify_stores
-from tests.simulation.network import PARAMETERS, Network
+from tests.simulation.invariants import Violation, find_unpunished, verify_coins, verify_stores
+from tests.simulation.network import PARAMETERS, START_MS, Network
 from tests.simulation.scenario import CHAOS_MS, make_network
 
 PATIENCE_MS = 50  # how often to look whether the network has recovered
@@ -31,6 +32,9 @@ class Outcome:
     bound_ms: int  # what recovery may take
     events: int  # that the engines were fed
     problem: str  # empty: all is well
+    epochs: int = 0  # that ended
+    changes: int = 0  # epochs whose set was another than the one before
+    punished: int = 0  # offenders whose stake burned
 
 
 def compute_recovery_bound(network: Network) -> int:
@@ -72,10 +76,36 @@ def run_seed(seed: int, kind: str | None = None, watch: Watch | None = None) -> 
         after = min(network.heights(), default=0)
         if not _has_recovered(network, highest):
             problem = f"heights {network.heights()} {bound} ms after healing at {highest}"
+        problem = problem or _wait_for_justice(network, bound)
         verify_stores(network)
+        verify_coins(network)
     except (Violation, RuntimeError) as error:
         problem = f"{type(error).__name__}: {error}"
-    return Outcome(seed, kind, len(network.nodes), (before, after), recovery, bound, network.events, problem)
+    auditor = network.auditor
+    return Outcome(
+        seed,
+        kind,
+        len(network.nodes),
+        (before, after),
+        recovery,
+        bound,
+        network.events,
+        problem,
+        max(0, len(auditor.sets) - 1),
+        sum(one != other for one, other in pairwise(auditor.sets[epoch] for epoch in sorted(auditor.sets))),
+        sum(len(holders) > 0 for holders in auditor.accused.values()),
+    )
+
+
+def _wait_for_justice(network: Network, patience_ms: int) -> str:
+    """Go on until all that is proven is punished; what is left after `patience_ms` is the problem."""
+    start = network.now_ms - START_MS
+    waited = 0
+    while find_unpunished(network) and waited < patience_ms:
+        waited += PATIENCE_MS
+        network.run_until(start + waited)
+    left = find_unpunished(network)
+    return f"{len(left)} offenders go unpunished {waited} ms after recovery" if left else ""
 
 
 def _has_recovered(network: Network, highest: int) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from milon.base.ids import AccountId, Digest, Signature
-from milon.base.units import Height, View
+from milon.base.units import Epoch, Height, View
 from milon.chain.block import compute_header_hash
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
 from milon.consensus.effects import Effect, Send, SetTimer
@@ -43,9 +43,12 @@ class Spammer(Behaviour):
         return acted
 
     def _invent(self, node: Node) -> list[Message]:
+        assert node.state is not None
+        epoch = node.state.members.epoch
         junk: list[Message] = [
-            CertificateRequest(View(FAR_VIEWS), View(0)),
-            CertificateRequest(View(0), View(2**62)),
+            CertificateRequest(epoch, View(FAR_VIEWS), View(0)),
+            CertificateRequest(epoch, View(0), View(2**62)),
+            CertificateRequest(Epoch(epoch + 9), View(0), View(2**62)),
             RangeRequest(Height(0)),
             RangeRequest(Height(2**62)),
         ]
