@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 from milon.base.codec import encode
 from milon.base.errors import Rejected
+from milon.base.hashing import digest
 from milon.base.ids import AccountId, Digest
+from milon.base.merkle import EMPTY_ROOT as EMPTY_LIST
 from milon.base.merkle import compute_root
 from milon.chain.block import Header, compute_beacon, compute_header_hash, compute_receipts_root, compute_vrf_input
 from milon.chain.certificate import Certificate, Vote, VoteKind
+from milon.chain.finality import decode_finality
 from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, FinalizedBlock, Persist, Send
-from milon.consensus.messages import LoggedCertificate, Proposal
+from milon.consensus.messages import LoggedCertificate, Message, Proposal
+from milon.consensus.tally import VIEW_WINDOW
 from milon.contracts.accounts import load_account, load_supply
 from milon.contracts.validators import load_validator
 from milon.state.commitment import EMPTY_ROOT, compute_update
@@ -44,6 +48,8 @@ class Auditor:
         ] = {}  # offenders, and the nodes that hold evidence and never crashed since
         self.blamed: dict[str, int] = {}
         self.sets: dict[int, Digest] = {}  # of validators, by epoch
+        self._heard: dict[int, dict[tuple[Place, AccountId], dict[VoteKind, Vote]]] = {}  # by node
+        self._due: list[tuple[Digest, str]] = []  # evidence that a node must now have
         self._headers: dict[int, Header] = {}
         self._votes: dict[tuple[Place, AccountId], dict[VoteKind, Digest | None]] = {}
 
@@ -71,8 +77,44 @@ class Auditor:
                 if node.network.nodes[int(effect.peer)].behaviour.is_honest:
                     raise Violation(f"honest node {effect.peer} blamed: {effect.reason} {effect.detail}")
 
+    def listen(self, node: Node, message: Message) -> None:
+        """A vote reaches an honest node, alone or with a second proposal of its view."""
+        if isinstance(message, Vote):
+            self._listen(node, message)
+        elif isinstance(message, Proposal) and node.state is not None:
+            header, vote = message.block.header, message.vote
+            first = node.state.proposals.get(header.view)
+            is_whole = vote.content.block == compute_header_hash(header) and vote.content.view == header.view
+            if first is not None and is_whole and vote.signer == header.proposer == first.vote.signer:
+                self._listen(node, vote)
+
+    def _listen(self, node: Node, vote: Vote) -> None:
+        """With what the node heard before, this may be an offence that it must notice."""
+        if not node.behaviour.is_honest or not _is_counted(node, vote):
+            return
+        place = (int(vote.content.epoch), int(vote.content.view))
+        said = self._heard.setdefault(node.index, {}).setdefault((place, vote.signer), {})
+        for other in said.values():
+            offence = _name_offence(other, vote)
+            if offence:
+                name = digest("evidence", vote.signer, *(number.to_bytes(8, "big") for number in (*place, offence)))
+                self._due.append((name, f"offence {offence} of {vote.signer.hex()[:8]} in view {place}"))
+        said.setdefault(vote.content.kind, vote)
+
+    def check_accusations(self, node: Node, message: Message) -> None:
+        """Raise `Violation` where the node that just heard of an offence does not accuse."""
+        state = node.state
+        is_proposal = state is not None and isinstance(message, Proposal)
+        if is_proposal and state.proposals.get(message.block.header.view) is message:
+            self._listen(node, message.vote)
+        for name, what in self._due:
+            if state is not None and name not in state.accused:
+                raise Violation(f"node {node.index} does not notice {what}")
+        self._due.clear()
+
     def forget(self, node: Node) -> None:
         """A node crashed, and evidence is not written down: somebody else must still have it."""
+        self._heard.pop(node.index, None)
         for holders in self.accused.values():
             holders.discard(node.index)
 
@@ -85,6 +127,20 @@ class Auditor:
                 raise Violation(f"two final blocks at height {height} or view {place}")
             if height not in self._headers:
                 self._observe_new(node, final)
+        self._observe_fillers(effect)
+
+    def _observe_fillers(self, effect: CommitBlocks) -> None:
+        """Blocks that only make an epoch's last one final change nothing, and say so in their headers."""
+        last = effect.finalized[-1].block.header
+        for height, raw in effect.commit.certificates:
+            for header in decode_finality(raw).headers:
+                is_same = (header.state_root, header.next_validators_hash) == (
+                    last.state_root,
+                    last.next_validators_hash,
+                )
+                is_empty = header.transactions_root == header.evidence_root == header.receipts_root == EMPTY_LIST
+                if header.height != height + 1 or not is_same or not is_empty:
+                    raise Violation(f"a filler above height {height} changes something")
 
     def _observe_new(self, node: Node, final: FinalizedBlock) -> None:
         """What a reader of the chain can check of a block, done here a second time and in another way."""
@@ -144,6 +200,31 @@ class Auditor:
         problem = _find_gap(proposal.block.header, held) or _find_weakness(node, held)
         if problem:
             raise Violation(f"node {node.index} notarized in view {vote.content.view} although {problem}")
+
+
+def _is_counted(node: Node, vote: Vote) -> bool:
+    """Whether the node looks at the vote at all: of its epoch, near its view, above what is final, and genuine."""
+    state, content = node.state, vote.content
+    if state is None or content.epoch != state.members.epoch or content.view <= state.final_view:
+        return False
+    is_member = any(member.account == vote.signer for member in state.members.validators)
+    if abs(content.view - state.view) > VIEW_WINDOW or not is_member:
+        return False
+    try:
+        node.config.cryptography.verify_vote(vote, node.config.chain_id)
+    except Rejected:
+        return False
+    return True
+
+
+def _name_offence(one: Vote, other: Vote) -> int:
+    """The number of the offence that two votes of one signer in one view are; 0: none."""
+    kinds = sorted((one.content.kind, other.content.kind))
+    if kinds == [VoteKind.NULLIFY, VoteKind.FINALIZE]:
+        return 3
+    if kinds[0] != kinds[1] or one.content.block == other.content.block:
+        return 0
+    return {VoteKind.NOTARIZE: 1, VoteKind.NULLIFY: 0, VoteKind.FINALIZE: 2}[kinds[0]]
 
 
 def _compare(node: Node, header: Header, below: Header) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 VOTES, TALLY, VIEWS = "milon/consensus/votes.py", "milon/consensus/tally.py", "milon/consensus/views.py"
 BLOCKS, PROPOSALS = "milon/consensus/blocks.py", "milon/consensus/proposals.py"
 JUSTIFICATION, RESTORE = "milon/consensus/justification.py", "milon/consensus/restore.py"
+REPLAY, ACCUSATION = "milon/consensus/replay.py", "milon/consensus/accusation.py"
+ENGINE, FINALITY, EPOCHS = "milon/consensus/engine.py", "milon/consensus/finality.py", "milon/consensus/epochs.py"
+MEMBERS, OFFENCES = "milon/consensus/members.py", "milon/contracts/offences.py"
 QUORUM, CERTIFICATE, EVIDENCE = "milon/consensus/quorum.py", "milon/chain/certificate.py", "milon/chain/evidence.py"
 
 LIARS = ("forger", "spammer")
@@ -50,12 +53,12 @@ MUTANTS = (
     ),
     Mutant(
         "own votes are not read back from the log",
-        (Edit(RESTORE, "            own={**state.own, view: own},\n", ""),),
+        (Edit(REPLAY, "            own={**state.own, view: own},\n", ""),),
         ("none", "vote withholder"),
     ),
     Mutant(
         "a restart forgets the floor",
-        (Edit(RESTORE, "floor = View(0) if logged >= signed_view else signed_view", "floor = View(0)"),),
+        (Edit(RESTORE, "floor = NO_PLACE if logged >= signed else signed", "floor = NO_PLACE"),),
         ("none", "vote withholder"),
     ),
     Mutant(
@@ -132,12 +135,10 @@ MUTANTS = (
         (
             Edit(
                 PROPOSALS,
-                "    verify_justification(header, certificates)\n"
-                "    for certificate in certificates:\n"
-                "        verify_once(turn, certificate)\n"
-                "    for certificate in certificates:\n"
-                "        take_certificate(turn, certificate)\n",
-                "",
+                "        verify_justification(header, certificates)\n"
+                "        for certificate in certificates:\n"
+                "            verify_once(turn, certificate)\n",
+                "        pass\n",
             ),
         ),
         ("forking leader", "forger"),
@@ -177,13 +178,7 @@ MUTANTS = (
     ),
     Mutant(
         "the state root is not compared",
-        (
-            Edit(
-                BLOCKS,
-                '    require(header.state_root == effect.state_root, Reason.DIFFERS, "the state root is another")\n',
-                "",
-            ),
-        ),
+        (Edit(BLOCKS, "    if header.state_root != effect.state_root:\n", "    if not header.state_root:\n"),),
         LIARS,
     ),
     Mutant(
@@ -230,5 +225,120 @@ MUTANTS = (
         "nothing is said again at a standstill",
         (Edit(VIEWS, "        resend(turn)\n", ""),),
         NOBODY,
+    ),
+    Mutant(
+        "signatures in the justification are not checked",
+        (
+            Edit(
+                PROPOSALS,
+                "        verify_justification(header, certificates)\n"
+                "        for certificate in certificates:\n"
+                "            verify_once(turn, certificate)\n",
+                "        verify_justification(header, certificates)\n",
+            ),
+        ),
+        LIARS,
+    ),
+    Mutant(
+        "evidence is dropped",
+        (Edit(ACCUSATION, "if len(turn.state.evidence) < POOL_MAX and", "if turn.state.view < 0 and"),),
+        ("equivocator", "forking leader"),
+    ),
+    Mutant(
+        "evidence is not told to anybody",
+        (Edit(ACCUSATION, "        turn.send(evidence)\n", ""),),
+        ("double key", "equivocator", "twins"),
+    ),
+    Mutant(
+        "NULLIFY with FINALIZE is no offence",
+        (
+            Edit(
+                EVIDENCE,
+                "        return Offence.NULLIFY_AND_FINALIZE\n    if len(kinds) == 2",
+                "        return None\n    if len(kinds) == 2",
+            ),
+        ),
+        ("equivocator", "twins"),
+    ),
+    Mutant(
+        "two NOTARIZE are no offence",
+        (Edit(EVIDENCE, "return Offence.NOTARIZE_TWICE if one.kind is VoteKind.NOTARIZE else", "return"),),
+        ("equivocator", "twins"),
+    ),
+    Mutant(
+        "a bad justification is no offence",
+        (
+            Edit(
+                ACCUSATION,
+                "    if piece is None or block is None:\n",
+                "    if piece is None or block is None or turn.state.view:\n",
+            ),
+        ),
+        ("forger", "forking leader"),
+    ),
+    Mutant(
+        "an honest vote for a bad block is not told from an accomplice's",
+        (Edit(EVIDENCE, '        return evidence.entry == b""\n', "        return False\n"),),
+        LIARS,
+    ),
+    Mutant(
+        "evidence is believed unread",
+        (Edit(ACCUSATION, "    verify_piece(turn.config, turn.state, evidence)\n    accuse", "    accuse"),),
+        ("spammer",),
+    ),
+    Mutant(
+        "evidence in a block is not checked",
+        (Edit(BLOCKS, "            verify_piece(config, state, piece)\n", "            pass\n"),),
+        ("spammer",),
+    ),
+    Mutant(
+        "votes of another epoch are counted",
+        (
+            Edit(ENGINE, "    if is_of_other_epoch(turn, message):\n        return\n", ""),
+            Edit(
+                TALLY,
+                "    if content.epoch != state.members.epoch or content.view <= state.final_view:\n",
+                "    if content.view <= state.final_view:\n",
+            ),
+        ),
+        ("replayer", "none"),
+    ),
+    Mutant(
+        "certificates of another epoch are believed",
+        (
+            Edit(ENGINE, "    if is_of_other_epoch(turn, message):\n        return\n", ""),
+            Edit(
+                TALLY,
+                "    if content.epoch != turn.state.members.epoch or has_certificate(turn.state, content):\n",
+                "    if has_certificate(turn.state, content):\n",
+            ),
+        ),
+        ("replayer", "none"),
+    ),
+    Mutant(
+        "a filler changes the state",
+        (Edit(BLOCKS, "    if parent.height >= members.last_height:\n", "    if parent.height < 0:\n"),),
+        ("none", "silent leader"),
+    ),
+    Mutant(
+        "the next validators are not compared",
+        (
+            Edit(
+                BLOCKS,
+                "    require(is_same_set, Reason.DIFFERS,",
+                "    require(bool(is_same_set) or True, Reason.DIFFERS,",
+            ),
+        ),
+        LIARS,
+    ),
+    Mutant(
+        "votes of a later epoch are not read back from the log",
+        (Edit(REPLAY, "            later.append(record)\n", "            pass\n"),),
+        ("none", "vote withholder"),
+    ),
+    Mutant(
+        "what an offender loses is not counted as burned",
+        (Edit(OFFENCES, "    burn(draft, lost + delegated + leaving)\n", ""),),
+        ("equivocator", "forger"),
     ),
 )

@@ -275,7 +275,9 @@ class Network:
         if self.tell is not None:
             self.tell(target, f"from {sender}", describe(message))
         node.behaviour.hear(node, sender, message)
+        self.auditor.listen(node, message)
         node.take(MessageReceived(node.now(), str(sender), message))
+        self.auditor.check_accusations(node, message)
 
     def fire(self, node: Node, at_ms: int) -> None:
         """A timer runs out, unless it was set to another time since."""

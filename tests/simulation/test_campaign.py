@@ -10,7 +10,7 @@ from tests.simulation.run import compute_fingerprint, run_seed
 from tests.simulation.scenario import KINDS
 from tests.simulation.trace import record, replay_trace, write_trace
 
-SEEDS = 6  # of each adversary: about 20 s of one core altogether; `make simulate` runs thousands
+SEEDS = 4  # of each adversary: about 12 s of one core altogether; `make simulate` runs thousands
 
 
 @pytest.mark.parametrize("kind", KINDS)

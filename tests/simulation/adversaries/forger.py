@@ -85,12 +85,21 @@ class Forger(Behaviour):
         acted: list[Effect] = []
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Proposal):
-                acted.append(Send(effect.peer, self._spoil(node, effect.message)))
+                acted.extend(self._hand_out(node, effect.message))
                 continue
             acted.append(effect)
             if isinstance(effect, Send) and isinstance(effect.message, Certificate) and not self._random.randrange(3):
                 acted.append(self._whisper(node, effect.message))
         return acted
+
+    def _hand_out(self, node: Node, proposal: Proposal) -> list[Effect]:
+        """The spoilt proposal; now and then some get it with only the beginning of its justification."""
+        spoilt = self._spoil(node, proposal)
+        if len(spoilt.justification) == 0 or self._random.randrange(3):
+            return [Send(None, spoilt)]
+        short = replace(spoilt, justification=spoilt.justification[: self._random.randrange(len(spoilt.justification))])
+        peers = [str(peer.index) for peer in node.network.nodes if peer is not node]
+        return [Send(peer, self._random.choice((spoilt, short))) for peer in peers]
 
     def _whisper(self, node: Node, certificate: Certificate) -> Effect:
         forged = self._random.choice(FORGERIES)(certificate)
