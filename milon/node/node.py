@@ -15,7 +15,7 @@ from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, Digest, JobId
 from milon.base.units import Height, Nonce, Power
-from milon.chain.certificate import Certificate
+from milon.chain.finality import decode_finality
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
 from milon.chain.transaction import Action, Transaction, compute_transaction_hash, verify_transaction
@@ -29,10 +29,14 @@ from milon.node.answers import Answers
 from milon.node.blob_room import BlobRoom
 from milon.node.config import Role
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC, Inbox
+from milon.node.keeping import Keeper
 from milon.node.learner import Learner
+from milon.node.light_answers import LightAnswers
 from milon.node.outbox import Outbox
+from milon.node.proofs import load_validators_of
 from milon.node.pull import pull_transactions
 from milon.node.runner import Runner, read_clock_ms
+from milon.node.shelf import Shelf
 from milon.node.snapshots import (
     build_account_view,
     build_block_view,
@@ -67,6 +71,8 @@ class Parts:
     transport: Transport  # the network
     discovery: Discovery  # who is in it
     blobs: BlobRoom  # files
+    shelf: Shelf  # snapshots for newcomers
+    keeper: Keeper  # what happens to the past
     task_context: TaskContext  # how learning is done
 
 
@@ -89,19 +95,22 @@ class Node:
         self._final = trio.Event()
         self._stop = trio.Event()
         self._fault: Rejected | None = None
-        answers = Answers(parts.genesis, parts.store, lambda: list_candidates(self._runner.state.mempool))
+        light = LightAnswers(parts.genesis, parts.store, parts.shelf, read_clock_ms)
+        answers = Answers(parts.genesis, parts.store, lambda: list_candidates(self._runner.state.mempool), light)
         parts.transport.serve(Channel.SYNC, answers.answer)
 
     async def run(self) -> None:
         """Serve until `stop` is called or cancelled. Raises what `give_up` was called with."""
         await trio.to_thread.run_sync(self._read_receipts)
         async with trio.open_nursery() as nursery:
+            parts = self._parts
             nursery.start_soon(self._runner.run)
             nursery.start_soon(supervise, "inbox", self._inbox.run)
             nursery.start_soon(supervise, "discovery", self._parts.discovery.run)
             nursery.start_soon(supervise, "learning", self._follow)
             puller = partial(pull_transactions, self._parts.transport, self._runner, self._inbox)
             nursery.start_soon(supervise, "transaction pull", puller)
+            nursery.start_soon(supervise, "keeping", parts.keeper.run)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
         if self._fault is not None:
@@ -138,6 +147,7 @@ class Node:
             for receipt in entry.receipts:
                 if receipt.problem:
                     _LOG.info("transaction %s refused: %s", receipt.transaction.hex()[:8], receipt.problem)
+        self._parts.keeper.note(finalized[-1].block.header.height)
         self._final.set()
 
     async def _follow(self) -> None:
@@ -180,7 +190,7 @@ class Node:
         tip = self._store.tip()
         raw = None if tip is None else self._store.certificate_at(tip[0])
         if tip is not None and raw is not None:
-            status = encode_message(Status(tip[0], decode(Certificate, raw)))
+            status = encode_message(Status(tip[0], decode_finality(raw).finalization))
             if len(status) <= PAYLOAD_MAX_BYTES[Channel.GOSSIP]:
                 await self._parts.transport.publish(STATUS_TOPIC, status)
 
@@ -231,8 +241,12 @@ class Node:
         raw = None if view is None else self._store.certificate_at(view.header.height)
         if view is None or raw is None:
             return view
-        signers = decode(Certificate, raw).signers
-        power = sum(entry.power for entry in self._parts.identity.validators if entry.account in signers)
+        signers = decode_finality(raw).finalization.signers
+        try:
+            validators = load_validators_of(self._genesis, self._store, view.header.epoch)
+        except Rejected:
+            return view  # an epoch so long ago that the ledger no longer knows who voted in it
+        power = sum(entry.power for entry in validators if entry.account in signers)
         return replace(view, certificate_power=Power(power))
 
     def receipt(self, transaction: Digest) -> ReceiptView | None:

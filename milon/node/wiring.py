@@ -25,10 +25,14 @@ from milon.node.blob_room import BlobRoom
 from milon.node.config import Config, parse_digest
 from milon.node.folder import NodeFolder, locked, publish_address, withdraw_address, write_file
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC
+from milon.node.keeping import Keeper, Keeping
 from milon.node.keys import load_key
+from milon.node.light import visiting
 from milon.node.moving import require_here, require_votes
 from milon.node.node import Node, Parts
 from milon.node.runner import Runner, read_clock_ms
+from milon.node.shelf import Shelf
+from milon.node.state_sync import StateSync
 from milon.node.status import Identity
 from milon.node.task_context import TaskContext
 from milon.node.testnet_files import load_genesis
@@ -112,7 +116,9 @@ def make_node(
         on_twin=lambda error: node.give_up(error),
     )
     identity = Identity(key.account, config.role, compute_genesis_hash(genesis), validators_of(genesis))
-    node = Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, context))
+    shelf = Shelf(folder.snapshots)
+    keeper = Keeper(store, shelf, Keeping(config.mode, config.snapshot_blocks), genesis.parameters)
+    node = Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, shelf, keeper, context))
     return node
 
 
@@ -136,6 +142,18 @@ async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Ge
     return genesis
 
 
+async def _begin(folder: NodeFolder, config: Config, genesis: Genesis, store: Store) -> None:
+    """Fill an empty store: with the genesis, or with the state of a snapshot where a recent hash is trusted."""
+    if store.tip() is None and config.trusted_hash:
+        async with visiting(config.bootstrap, compute_genesis_hash(genesis)) as visit:
+            trusted = parse_digest("trusted_hash", config.trusted_hash)
+            sync = StateSync(visit.transport, genesis, trusted, folder.sync, _LOG.info)
+            commit = await sync.run()
+            await trio.to_thread.run_sync(store.commit, commit)
+            await trio.to_thread.run_sync(sync.forget)
+    prepare_store(store, genesis)
+
+
 async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
     require_votes(folder)
     key, network_key = load_key(folder.validator_key), load_key(folder.network_key)
@@ -145,7 +163,7 @@ async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
     async with AsyncExitStack() as stack:
         vote_log = stack.enter_context(closing(VoteLog(folder.votes)))  # before the chain: see `require_votes`
         store = stack.enter_context(closing(LmdbStore(folder.chain, free_bytes_min=config.disk_free_bytes_min)))
-        prepare_store(store, genesis)
+        await _begin(folder, config, genesis, store)
         worker = Worker(config.threads, config.device, folder.root / "worker.log")
         stack.push_async_callback(worker.stop)
         node = make_node(folder, config, genesis, key, settings, transport, store, vote_log, worker)

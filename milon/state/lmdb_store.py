@@ -8,10 +8,8 @@ the end of a file that was cut off.
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lmdb
@@ -19,7 +17,8 @@ import lmdb
 from milon.base.errors import Reason, Rejected
 from milon.base.ids import NO_DIGEST, Digest
 from milon.base.units import Height
-from milon.state.store import Commit, verify_commit
+from milon.state.lmdb_folder import FolderLock, refuse_corrupt, require_room, verify_length
+from milon.state.store import Commit, verify_commit, verify_forget
 
 FORMAT = b"milon-store/1"  # raised whenever a table's meaning changes; an unknown one is refused
 MAP_BYTES_INITIAL = 16 << 30  # address space, not disk: the file grows as it is written
@@ -47,57 +46,11 @@ def _refuse(folder: Path, error: lmdb.Error | OSError) -> Rejected:
             f"no room on the disk for {folder} ({error}); nothing of this block was stored; free space and start again",
         )
     if isinstance(error, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
-        return _refuse_corrupt(folder, str(error))
+        return refuse_corrupt(folder, str(error))
     return Rejected(
         Reason.UNAVAILABLE,
         f"the disk under {folder} does not answer ({error}); nothing was changed; check the disk and its permissions",
     )
-
-
-def _refuse_corrupt(folder: Path, cause: str) -> Rejected:
-    return Rejected(
-        Reason.CORRUPT,
-        f"the store in {folder} is damaged ({cause}); this node cannot use it; "
-        "move the folder away and let the node fetch the chain anew, the keys are not in it",
-    )
-
-
-def count_free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write on the folder's disk."""
-    room = os.statvfs(folder)
-    return room.f_bavail * room.f_frsize
-
-
-class _FolderLock:
-    """The right to a folder, held by one process until it ends, and the length hint."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._descriptor = os.open(folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise Rejected(
-                Reason.IN_USE,
-                f"another process has {folder} open; two would damage the chain's store; stop the other one first",
-            ) from None
-
-    def verify_length(self) -> None:
-        """Raise `Rejected(CORRUPT)` if the data file is shorter than it was after some commit; it never shrinks."""
-        text = os.pread(self._descriptor, 32, 0).strip()
-        data = self._folder / "data.mdb"
-        size = data.stat().st_size if data.exists() else 0
-        if text.isdigit() and size < int(text):
-            raise _refuse_corrupt(self._folder, f"data.mdb has {size} bytes where {int(text)} were written")
-
-    def note_length(self) -> None:
-        """Remember the data file's length; a hint, so it need not be synced."""
-        size = (self._folder / "data.mdb").stat().st_size
-        os.pwrite(self._descriptor, b"%-24d" % size, 0)
-
-    def release(self) -> None:
-        os.close(self._descriptor)
 
 
 class _LmdbReader:
@@ -154,6 +107,14 @@ class _LmdbReader:
         """See `StoreReader.certificate_at`."""
         return self._read(b"certificates", _height_key(height))
 
+    def lowest_block(self) -> Height | None:
+        """See `StoreReader.lowest_block`."""
+        with self._guard:
+            if self._transaction is None:
+                raise RuntimeError("read after close")
+            with self._transaction.cursor(db=self._tables[b"blocks"]) as cursor:
+                return Height(int.from_bytes(cursor.key(), "big")) if cursor.first() else None
+
     def receipts_at(self, height: Height) -> bytes | None:
         """See `StoreReader.receipts_at`."""
         return self._read(b"receipts", _height_key(height))
@@ -204,14 +165,10 @@ class LmdbVisit(LmdbSnapshot):
 
     def __init__(self, folder: Path) -> None:
         """Raises `Rejected`: UNAVAILABLE where the folder holds no store, CORRUPT or UNSUPPORTED for what it holds."""
-        data = folder / "data.mdb"
-        if not data.exists():
+        if not (folder / "data.mdb").exists():
             raise Rejected(Reason.UNAVAILABLE, f"{folder} holds no chain yet; nothing was read; start the node first")
-        hint = folder / "store.lock"
-        text = hint.read_text().strip() if hint.exists() else ""
-        if text.isdigit() and data.stat().st_size < int(text):
-            raise _refuse_corrupt(folder, f"data.mdb has {data.stat().st_size} bytes where {int(text)} were written")
         try:
+            verify_length(folder)
             environment = lmdb.open(
                 str(folder), map_size=MAP_BYTES_INITIAL, max_dbs=len(_TABLES), readonly=True, readahead=False
             )
@@ -242,14 +199,14 @@ class LmdbStore(_LmdbReader):
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _FolderLock(folder)
+            self._lock = FolderLock(folder)
         except OSError as error:
             raise _refuse(folder, error) from error
         self._free_bytes_min = free_bytes_min
         self._environment: lmdb.Environment | None = None
         self._snapshots: set[LmdbSnapshot] = set()
         try:
-            self._lock.verify_length()
+            verify_length(folder)
             environment = lmdb.open(
                 str(folder), map_size=map_bytes, max_dbs=len(_TABLES), mode=0o600, max_spare_txns=2, readahead=False
             )
@@ -279,7 +236,7 @@ class LmdbStore(_LmdbReader):
         environment = self._opened_environment()
         verify_commit(commit, self.tip())
         try:
-            self._require_room()
+            require_room(self._folder, self._free_bytes_min)
             self._grow(environment, MAP_FILL_PERCENT_MAX)
             while True:
                 try:
@@ -294,15 +251,22 @@ class LmdbStore(_LmdbReader):
         except (lmdb.Error, OSError) as error:
             raise _refuse(self._folder, error) from error
 
-    def _require_room(self) -> None:
-        """Stop while there is room left: the vote log and other programs need some to end in good order."""
-        free = count_free_bytes(self._folder)
-        if free < self._free_bytes_min:
-            raise Rejected(
-                Reason.FULL,
-                f"{free >> 20} MiB are free on the disk of {self._folder} and {self._free_bytes_min >> 20} MiB must "
-                "stay free; nothing of this block was stored and nothing is damaged; free space and start again",
-            )
+    def forget(self, blocks: Sequence[tuple[Height, Digest]]) -> None:
+        """See `Store.forget`."""
+        environment = self._opened_environment()
+        verify_forget(blocks, self.tip())
+        try:
+            with environment.begin(write=True) as transaction:
+                for height, name in blocks:
+                    transaction.delete(name, db=self._tables[b"heights"])
+                    for table in (b"blocks", b"certificates", b"receipts"):
+                        transaction.delete(_height_key(height), db=self._tables[table])
+            with self._guard:
+                self._renew(environment)
+        except lmdb.MapFullError:
+            return  # the next commit makes room
+        except (lmdb.Error, OSError) as error:
+            raise _refuse(self._folder, error) from error
 
     def _renew(self, environment: lmdb.Environment) -> None:
         """Move the store's own reads to the newest commit."""
@@ -367,7 +331,7 @@ def _open_tables(folder: Path, environment: lmdb.Environment) -> dict[bytes, lmd
         found = transaction.get(_META_FORMAT, db=tables[b"meta"])
         if found is None:
             if any(transaction.stat(tables[name])["entries"] for name in _TABLES):
-                raise _refuse_corrupt(folder, "it holds records and no format")
+                raise refuse_corrupt(folder, "it holds records and no format")
             transaction.put(_META_FORMAT, FORMAT, db=tables[b"meta"])
         elif found != FORMAT:
             raise Rejected(
