@@ -78,6 +78,8 @@ def reward_proposer(draft: Draft, proposer: AccountId, parameters: Parameters) -
     The delegators' part, less the commission, is delegated at once. No coins beyond `SUPPLY_MAX` are ever minted, and
     none for a tombstoned proposer.
     """
+    if not parameters.block_reward:
+        return
     record, supply = load_validator(draft, proposer), load_supply(draft)
     reward = min(int(parameters.block_reward), SUPPLY_MAX - supply.minted)
     if reward <= 0 or record.is_tombstoned:

@@ -6,16 +6,27 @@ from dataclasses import replace
 
 import pytest
 
+from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected
 from milon.base.signing import SecretKey
-from milon.base.units import Amount, Count
-from milon.chain.evidence import EVIDENCE_MAX, Evidence, compute_evidence_id, offender_of
+from milon.base.units import Amount, Count, Epoch, View
+from milon.chain.certificate import VoteContent, VoteKind, sign_vote
+from milon.chain.evidence import (
+    EVIDENCE_BYTES_MAX,
+    EVIDENCE_MAX,
+    BadJustification,
+    Evidence,
+    compute_evidence_id,
+    offender_of,
+)
+from milon.chain.header import compute_header_hash
 from milon.chain.params import Parameters
 from milon.chain.transaction import Bond, Delegate, Stand, Unbond, Undelegate, Withdraw
 from milon.contracts.accounts import load_supply
 from milon.contracts.apply import apply_block
 from milon.contracts.offences import select_evidence
-from tests.contracts.helpers import STAKE, Chain, accuse, assert_refused
+from tests.api.fake_node import make_header
+from tests.contracts.helpers import CHAIN_ID, STAKE, Chain, accuse, assert_refused
 
 EPOCHS = Parameters(epoch_blocks=Count(4), unbond_blocks=Count(6), evidence_age_blocks=Count(5))
 BASE = 50_000
@@ -170,6 +181,45 @@ def test_a_proposer_picks_what_may_stand_in_its_block() -> None:
     accuse_in_block(chain, *chosen)
     rest = select_evidence(chain.ledger, offered, chain.context().height, chain.parameters)
     assert len(rest) == 3
+
+
+def test_evidence_comes_before_the_transactions_of_its_block() -> None:
+    chain = Chain(parameters=EPOCHS)
+    key, owner = chain.keys[0], chain.others[0]
+    chain.evidence = [accuse(key)]
+    problems = chain.do((owner, Delegate(key.account, Amount(5))), (key, Stand(Count(0))))
+    assert [problem.split(":")[0] for problem in problems] == ["not-allowed", "not-allowed"]
+
+
+def test_a_tombstoned_leader_earns_nothing() -> None:
+    chain = Chain(parameters=replace(EPOCHS, block_reward=Amount(10)))
+    key = chain.keys[2]  # proposes height 2
+    accuse_in_block(chain, accuse(key))
+    minted = load_supply(chain.ledger).minted
+    assert chain.context().proposer == key.account
+    chain.apply()
+    assert load_supply(chain.ledger).minted == minted
+    chain.apply()
+    assert load_supply(chain.ledger).minted == minted + 10
+
+
+def test_a_leader_counts_no_offence_that_it_cannot_carry() -> None:
+    """Evidence is large where it opens a certificate; what does not fit waits for the next block."""
+    chain = Chain(4, parameters=EPOCHS)
+    header = make_header(3)
+    large = [
+        BadJustification(
+            sign_vote(key, CHAIN_ID, VoteContent(VoteKind.NOTARIZE, Epoch(0), View(3), compute_header_hash(header))),
+            header,
+            Count(0),
+            bytes(200 << 10),
+            (),
+        )
+        for key in chain.keys
+    ]
+    chosen = select_evidence(chain.ledger, large, chain.context().height, chain.parameters)
+    assert len(chosen) == 2
+    assert sum(len(encode(piece)) for piece in chosen) <= EVIDENCE_BYTES_MAX
 
 
 def test_in_a_fixed_set_the_offender_pays_and_votes_on() -> None:
