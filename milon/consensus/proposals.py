@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
@@ -22,6 +24,7 @@ from milon.consensus.blocks import (
 )
 from milon.consensus.effects import Blame, ProposalRefused
 from milon.consensus.justification import (
+    certificate_digest,
     compute_justification_hash,
     count_certificates,
     find_lineage,
@@ -196,11 +199,15 @@ def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
 
 
 def answer_justification(turn: Turn, request: JustificationRequest) -> None:
-    """Give out the certificates of a proposal that is here from an index on, as many as fit into a message."""
+    """Give out the certificates of a proposal that is here from an index on, as many as fit into a message.
+
+    Only those that hold: a leader may commit to others, and whoever passes them on is blamed for them.
+    """
     proposal = turn.state.proposals.get(request.view)
     if proposal is None or proposal.vote.content.block != request.block:
         return
-    certificates = (*proposal.justification, *turn.state.parts.get(request.block, ()))[request.first :]
+    held = (*proposal.justification, *turn.state.parts.get(request.block, ()))[request.first :]
+    certificates = tuple(takewhile(lambda entry: certificate_digest(entry) in turn.state.verified, held))
     if certificates:
         lot = split_certificates(certificates)[0]
         turn.send(JustificationPart(request.view, request.block, request.first, lot), turn.peer)

@@ -91,7 +91,7 @@ class State:
     mempool: Mempool  # transactions waiting
     finalization: Certificate | None = None  # the epoch's newest known, perhaps above the tip
     finality: FinalityProof | None = None  # of the tip, where it has its own
-    pools: Mapping[View, Pool] = field(default_factory=dict)  # votes, for views near the current one
+    pools: Mapping[View, Pool] = field(default_factory=dict)  # votes, for views near the current one, some final
     notarizations: Mapping[View, Certificate] = field(default_factory=dict)  # the last final view's too
     nullifications: Mapping[View, Certificate] = field(default_factory=dict)  # one a view
     verified: Mapping[Digest, View] = field(default_factory=dict)  # hashes of certificates' exact bytes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from milon.base.errors import Reason, require
-from milon.base.ids import Digest
+from milon.base.ids import NO_DIGEST, Digest
 from milon.base.units import View
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
-from milon.chain.evidence import compute_evidence_id, make_contradiction, view_of
+from milon.chain.evidence import compute_evidence_id, find_offence, make_contradiction, view_of
 from milon.consensus.accusation import accuse
 from milon.consensus.justification import certificate_digest
 from milon.consensus.members import voter_of
@@ -20,6 +20,7 @@ from milon.consensus.turn import Turn
 from milon.consensus.votes import NO_VOTES, sign_if_allowed, with_own_vote
 
 VIEW_WINDOW = 16  # votes and proposals so far from the current view are dropped: certificates bridge longer gaps
+LATE_VIEWS = 4  # final ones whose votes are kept a while: what contradicts them may still be on its way
 VERIFIED_MAX = 4096  # remembered certificates: a leader's justification of a long outage is the most there is
 
 
@@ -69,11 +70,12 @@ def has_certificate(state: State, content: VoteContent) -> bool:
 def take_vote(turn: Turn, vote: Vote) -> None:
     """A vote from a peer: count it once. Raises `Rejected` for a stranger's or a badly signed one."""
     state, content = turn.state, vote.content
-    if content.epoch != state.members.epoch or content.view <= state.final_view:
+    if content.epoch != state.members.epoch or abs(content.view - state.view) > VIEW_WINDOW:
         return
-    if abs(content.view - state.view) > VIEW_WINDOW:
+    pool = state.pools.get(content.view, EMPTY_POOL)
+    if content.view <= state.final_view and not find_offences(pool, vote):
         return
-    known = state.pools.get(content.view, EMPTY_POOL).get((content.kind, vote.signer))
+    known = pool.get((content.kind, vote.signer))
     if known is not None and (known.content == content or _is_accused(state, known, vote)):
         return
     is_validator = any(validator.account == vote.signer for validator in state.members.validators)
@@ -84,19 +86,43 @@ def take_vote(turn: Turn, vote: Vote) -> None:
 
 def count_vote(turn: Turn, vote: Vote) -> None:
     """Put a good vote into its pool and form the certificate if it is the last one needed."""
-    state, content = turn.state, vote.content
-    pool = state.pools.get(content.view, EMPTY_POOL)
-    for piece in find_offences(pool, vote):
-        accuse(turn, piece)
-    template = None if content.block is None else state.unjustified.get(content.block)
-    if template is not None and content.kind is VoteKind.NOTARIZE:
-        accuse(turn, replace(template, vote=vote))
-    pool = with_vote(pool, vote)
-    turn.update(pools={**state.pools, content.view: pool})
+    content = vote.content
+    _note_votes(turn, content.view, (vote,))
     if not has_certificate(turn.state, content):
-        certificate = build_certificate(pool, content, state.members.validators)
+        pool = turn.state.pools.get(content.view, EMPTY_POOL)
+        certificate = build_certificate(pool, content, turn.state.members.validators)
         if certificate is not None:
             _accept(turn, certificate)
+
+
+def _note_votes(turn: Turn, view: View, votes: Sequence[Vote]) -> None:
+    """Put good votes of a view into its pool, and accuse their signers of what they signed against the rules."""
+    pool = turn.state.pools.get(view, EMPTY_POOL)
+    for vote in votes:
+        for piece in find_offences(pool, vote):
+            accuse(turn, piece)
+        template = turn.state.unjustified.get(vote.content.block or NO_DIGEST)
+        if template is not None and vote.content.kind is VoteKind.NOTARIZE:
+            accuse(turn, replace(template, vote=vote))
+        pool = with_vote(pool, vote)
+    if pool is not turn.state.pools.get(view, EMPTY_POOL):
+        turn.update(pools={**turn.state.pools, view: pool})
+
+
+def _note_signers(turn: Turn, certificate: Certificate) -> None:
+    """What a certificate says of its signers: whoever tells each half of the network another story is found by it."""
+    pairs = zip(certificate.signers, certificate.signatures, strict=True)
+    votes = tuple(Vote(certificate.content, signer, signature) for signer, signature in pairs)
+    _note_votes(turn, certificate.content.view, votes)
+
+
+def _is_contradicted(state: State, content: VoteContent) -> bool:
+    """Whether a certificate is known beside which none for `content` can be, but for more than a third of liars."""
+    final = state.finalization
+    others = [state.notarizations.get(content.view), state.nullifications.get(content.view)]
+    if final is not None and final.content.view == content.view:
+        others.append(final)
+    return any(other is not None and find_offence(other.content, content) is not None for other in others)
 
 
 def _is_accused(state: State, known: Vote, vote: Vote) -> bool:
@@ -122,14 +148,21 @@ def _remember(turn: Turn, name: Digest, view: View) -> None:
 def take_certificate(turn: Turn, certificate: Certificate) -> None:
     """A certificate from a peer: use it if it is news. Raises `Rejected` for one that does not hold."""
     content = certificate.content
-    if content.epoch != turn.state.members.epoch or has_certificate(turn.state, content):
+    is_known = has_certificate(turn.state, content)
+    is_of_epoch = content.epoch == turn.state.members.epoch
+    if not is_of_epoch or (is_known and not _is_contradicted(turn.state, content)):
         return
     verify_once(turn, certificate)
-    _accept(turn, certificate)
+    if is_known:
+        _note_signers(turn, certificate)
+    else:
+        _accept(turn, certificate)
 
 
 def _accept(turn: Turn, certificate: Certificate) -> None:
-    content, state = certificate.content, turn.state
+    content = certificate.content
+    _note_signers(turn, certificate)
+    state = turn.state
     _remember(turn, certificate_digest(certificate), content.view)
     turn.persist(LoggedCertificate(certificate))
     turn.send(certificate)
@@ -156,7 +189,7 @@ def forget_below_final(turn: Turn) -> None:
     state, final = turn.state, turn.state.final_view
     proposals = {view: proposal for view, proposal in state.proposals.items() if view > final}
     turn.update(
-        pools={view: pool for view, pool in state.pools.items() if view > final},
+        pools={view: pool for view, pool in state.pools.items() if view > final - LATE_VIEWS},
         notarizations={view: held for view, held in state.notarizations.items() if view >= final},
         nullifications={view: held for view, held in state.nullifications.items() if view > final},
         verified={name: view for name, view in state.verified.items() if view >= final},
