@@ -30,7 +30,7 @@ from milon.p2p.blobs import BlobClient
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.libp2p_transport import LibP2PTransport
 from milon.p2p.settings import TransportSettings
-from milon.p2p.transport import Transport
+from milon.p2p.transport import PeerId, Transport
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Visit:
     transport: Transport  # with at least one peer
     key: SecretKey  # made for this visit
     genesis: Genesis  # checked against its hash
+    address_of: Callable[[PeerId], str]  # where a peer says it can be reached; empty where nothing was heard
 
 
 @asynccontextmanager
@@ -77,7 +78,7 @@ async def visiting(bootstrap: Sequence[str], genesis_hash: Digest) -> AsyncItera
         with trio.move_on_after(MESH_S):
             while len(transport.peers()) < len(discovery.known_addresses()) or len(transport.peers()) < 2:
                 await trio.sleep(0.05)
-        yield Visit(transport, key, genesis)
+        yield Visit(transport, key, genesis, discovery.address_of)
         nursery.cancel_scope.cancel()
 
 

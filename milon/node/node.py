@@ -18,7 +18,7 @@ from milon.base.units import Height, Nonce, Power
 from milon.chain.finality import decode_finality
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
-from milon.chain.transaction import Action, Transaction, compute_transaction_hash, verify_transaction
+from milon.chain.transaction import Action, AggregateVote, Transaction, compute_transaction_hash, verify_transaction
 from milon.consensus.effects import FinalizedBlock
 from milon.consensus.events import TransactionsReceived
 from milon.consensus.mempool import list_candidates
@@ -27,6 +27,7 @@ from milon.contracts.accounts import load_account
 from milon.contracts.duties import Role as DutyRole
 from milon.node.answers import Answers
 from milon.node.blob_room import BlobRoom
+from milon.node.clocks import watch_clock
 from milon.node.config import Role
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC, Inbox
 from milon.node.keeping import Keeper
@@ -111,6 +112,8 @@ class Node:
             puller = partial(pull_transactions, self._parts.transport, self._runner, self._inbox)
             nursery.start_soon(supervise, "transaction pull", puller)
             nursery.start_soon(supervise, "keeping", parts.keeper.run)
+            drift_ms = int(parts.genesis.parameters.clock_drift_ms_max)
+            nursery.start_soon(supervise, "clock", partial(watch_clock, parts.transport, drift_ms))
             await self._stop.wait()
             nursery.cancel_scope.cancel()
         if self._fault is not None:
@@ -144,9 +147,10 @@ class Node:
                 "block %d %s: %d transactions, view %d, by %s",
                 *(header.height, entry.hash.hex()[:8], len(entry.receipts), header.view, header.proposer.hex()[:8]),
             )
-            for receipt in entry.receipts:
-                if receipt.problem:
-                    _LOG.info("transaction %s refused: %s", receipt.transaction.hex()[:8], receipt.problem)
+            for transaction, receipt in zip(entry.block.transactions, entry.receipts, strict=True):
+                if receipt.problem:  # a vote on an aggregate that was decided meanwhile is no news
+                    level = logging.DEBUG if isinstance(transaction.body.action, AggregateVote) else logging.INFO
+                    _LOG.log(level, "transaction %s refused: %s", receipt.transaction.hex()[:8], receipt.problem)
         self._parts.keeper.note(finalized[-1].block.header.height)
         self._final.set()
 

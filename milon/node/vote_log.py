@@ -90,7 +90,8 @@ def read_log(raw: bytes, name: str) -> tuple[list[LogRecord], int]:
     return records, position
 
 
-def _read_signed(raw: bytes, name: str) -> tuple[Epoch, View]:
+def read_signed(raw: bytes, name: str) -> tuple[Epoch, View]:
+    """The highest place signed in, of the small file's bytes; `Rejected(CORRUPT)` where neither slot is whole."""
     found = [_NOTHING] if len(raw) < _SLOT_BYTES else []
     for start in range(0, len(raw), _SLOT_BYTES):
         slot = raw[start : start + _SLOT_BYTES]
@@ -167,7 +168,7 @@ class VoteLog:
         records, self._end = read_log(self._path.read_bytes(), str(self._path))
         self._records = tuple(records)
         self._slot = 0
-        self._highest = _read_signed(self._signed_path.read_bytes(), str(self._signed_path))
+        self._highest = read_signed(self._signed_path.read_bytes(), str(self._signed_path))
         if os.fstat(self._log).st_size > self._end:
             os.ftruncate(self._log, self._end)
             os.fsync(self._log)
