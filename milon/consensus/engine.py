@@ -14,13 +14,23 @@ view between. So: two quorums share an honest validator, hence no view is both f
 notarized blocks; a finalized block was notarized; every later block shows that the views it skips were nullified;
 hence no later chain skips a finalized block.
 
+An epoch is a fixed number of blocks with one set of validators; its last block names the next set. That block must be
+final before the next epoch begins. Until it is, leaders of later views propose blocks above it that change nothing: if
+one of those is final, so is the last block. Then views start again at 1, and the last block stands where genesis stood;
+the blocks above it are forgotten but for their headers, which prove it final. A node that is in an older epoch fetches
+the blocks that lead on, each epoch's by the word of its own validators; one that is not in the set only follows.
+
+Who signs two votes that exclude each other, or NOTARIZE for a block whose justification does not hold, has left the
+evidence with others. It is told to everybody, goes into a block before the transactions, and is checked by all.
+
 A step does four things. It takes the event in. It settles: enter the newest view, commit what is final, judge the
 proposal, propose, give the view up when its time is over; round and round until nothing changes. It notes when to wake
 up next. And it puts the effects into their one order: written down first, sent afterwards, committed last. An event
 that is refused (`Rejected`) changes nothing, and the peer that sent it is blamed.
 
 Where to find what: `votes` signs, `tally` counts, `justification` finds parents, `proposals` builds and judges,
-`blocks` executes, `finality` commits, `sync` fetches, `views` keeps time, `restore` starts from disk.
+`blocks` executes, `finality` commits, `members` and `epochs` know who votes when, `accusation` has the evidence, `sync`
+fetches, `views` keeps time, `restore` starts from disk.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from milon.consensus.turn import Turn
 
 EARLY_MAX = 512  # messages for the next epoch: a few of each member of a large set
 EARLY_PEER_MAX = 16  # of one peer among them: more than an honest one says in the time that a finalization takes
-EARLY_PROPOSALS_MAX = 4  # among them: each may have three megabytes
+EARLY_PROPOSALS_MAX = 8  # among them, of as many peers: each may have three megabytes
 
 
 def enter_next_epoch(turn: Turn) -> None:
@@ -72,8 +72,8 @@ def is_of_other_epoch(turn: Turn, message: Message) -> bool:
 def _keep(turn: Turn, message: Message) -> None:
     early, peer = turn.state.early, turn.peer
     is_full = len(early) >= EARLY_MAX or sum(sender == peer for sender, _ in early) >= EARLY_PEER_MAX
-    proposals = sum(isinstance(kept, Proposal) for _, kept in early)
-    is_too_many = isinstance(message, Proposal) and proposals >= EARLY_PROPOSALS_MAX
+    leaders = [sender for sender, kept in early if isinstance(kept, Proposal)]
+    is_too_many = isinstance(message, Proposal) and (peer in leaders or len(leaders) >= EARLY_PROPOSALS_MAX)
     if peer is not None and not is_full and not is_too_many and (peer, message) not in early:
         turn.update(early=(*early, (peer, message)))
 

@@ -49,6 +49,7 @@ CERTIFICATES = b"certificates"
 
 
 def name_block(block: Digest) -> bytes:
+    """What a request for a block by hash is remembered by."""
     return b"block" + block
 
 
