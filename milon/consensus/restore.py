@@ -86,17 +86,20 @@ def _load(config: Config, now_ms: TimeMs) -> State:
 
 
 def restore(
-    config: Config, records: Sequence[LogRecord], signed: Place, now_ms: TimeMs
+    config: Config, records: Sequence[LogRecord], signed: Place, now_ms: TimeMs, signed_votes: int = 0
 ) -> tuple[State, tuple[Effect, ...]]:
     """The state of a node that starts, fresh or again, and its first effects.
 
     `records` are the vote log's, in order; `signed` is the highest epoch and view signed in as the small file beside
-    the log has it (zeros: none). Where that is above what the log shows, votes are lost, and nothing is signed up to
-    it. Votes are sent again as they stand; none is made for a view in which the rules of `votes` forbid it.
+    the log has it (zeros: none), and `signed_votes` how many votes were signed there. Where that is more than the log
+    shows, votes are lost, and nothing is signed up to there. Votes are sent again as they stand; none is made for a
+    view in which the rules of `votes` forbid it.
     """
     state = replay_records(_load(config, now_ms), records)
-    logged = max([NO_PLACE, *(place_of_record(record) for record in records if isinstance(record, LoggedVote))])
-    floor = NO_PLACE if logged >= signed else signed
+    places = [place_of_record(record) for record in records if isinstance(record, LoggedVote)]
+    logged = max([NO_PLACE, *places])
+    is_whole = (logged, places.count(logged)) >= (signed, signed_votes)
+    floor = NO_PLACE if is_whole else signed
     turn = Turn(config, replace(state, signed=max(logged, signed), floor=floor), now_ms)
     forget_below_final(turn)
     view = find_next_view(turn.state)

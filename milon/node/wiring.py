@@ -93,7 +93,9 @@ def make_node(
     blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport)
 
     def make_runner(on_final: Callable[[tuple[FinalizedBlock, ...]], None]) -> Runner:
-        state, effects = restore(engine_config, vote_log.records, vote_log.signed, read_clock_ms())
+        state, effects = restore(
+            engine_config, vote_log.records, vote_log.signed, read_clock_ms(), vote_log.signed_votes
+        )
         return Runner(engine_config, state, effects, store, vote_log, transport, on_final)
 
     context = TaskContext(

@@ -12,6 +12,7 @@ from milon.consensus.engine import step
 from milon.consensus.events import MessageReceived, TimerFired
 from milon.consensus.messages import LoggedVote, LogRecord, Proposal, StatusRequest
 from milon.consensus.restore import load_tip, restore
+from milon.consensus.state import NO_PLACE
 from milon.state.memory_store import MemoryStore
 from tests.consensus.captured import Moment, catch
 from tests.simulation.network import Behaviour, Faults, Network
@@ -51,6 +52,17 @@ def test_a_lost_log_leaves_the_signer_silent_up_to_the_floor(moment: Moment) -> 
         assert not any(isinstance(effect, Persist) and isinstance(effect.record, LoggedVote) for effect in effects)
         timers = [effect.at_ms for effect in effects if isinstance(effect, SetTimer)]
         assert all(at_ms > event.now_ms for at_ms in timers), "silence is not a busy loop"
+
+
+def test_a_log_that_lost_the_newest_vote_of_a_view_leaves_the_signer_silent_in_it(moment: Moment) -> None:
+    records = _records_after_vote(moment)
+    votes = sum(isinstance(record, LoggedVote) and record.vote.content.view == moment.state.view for record in records)
+    place = (moment.state.members.epoch, moment.state.view)
+    whole, _ = restore(moment.config, records, place, moment.now_ms, votes)
+    older, _ = restore(moment.config, records, place, moment.now_ms, votes + 1)
+    assert whole.floor == NO_PLACE and older.floor == place
+    _, effects = step(moment.config, older, TimerFired(TimeMs(moment.now_ms + 60_000)))
+    assert not any(isinstance(effect, Persist) and isinstance(effect.record, LoggedVote) for effect in effects)
 
 
 def test_every_node_down_at_once_and_the_chain_goes_on() -> None:

@@ -21,13 +21,17 @@ class Disk:
     store: MemoryStore = field(default_factory=MemoryStore)  # final blocks and the ledger
     log: list[LogRecord] = field(default_factory=list)  # what the vote log would give back
     signed: Place = NO_PLACE  # of the small file beside the log
+    signed_votes: int = 0  # of the same file
 
     def append(self, records: Sequence[LogRecord]) -> None:
         """A turn's records, synced, and then the highest place signed."""
         self.log.extend(decode_record(encode(record)) if self.is_encoded else record for record in records)
         for record in records:
             if isinstance(record, LoggedVote):
-                self.signed = max(self.signed, place_of_record(record))
+                place = place_of_record(record)
+                if place >= self.signed:
+                    self.signed_votes = self.signed_votes + 1 if place == self.signed else 1
+                    self.signed = place
 
     def tear(self, records: Sequence[LogRecord], share: float) -> None:
         """The machine stops while a batch is written: `share` of its bytes arrived, and recovery cuts them off.
@@ -42,11 +46,8 @@ class Disk:
         self.log.extend(survivors)
 
     def lose_newest(self, count: int) -> None:
-        """An old copy of the log, made between two views, takes its place; the small file beside it stays."""
-        lost = [place_of_record(record) for record in self.log[-count:] if isinstance(record, LoggedVote)]
+        """An old copy of the log takes its place; the small file beside it stays."""
         del self.log[max(0, len(self.log) - count) :]
-        if lost:
-            self.log = [record for record in self.log if place_of_record(record) < min(lost)]
 
     def prune(self, place: Place) -> None:
         """Records up to this place leave."""

@@ -18,7 +18,8 @@ class Faults:
     twice_percent: int = 0  # of messages arrive twice, at different times
     crash_per_mille: int = 0  # of steps with effects end in a crash
     full_per_mille: int = 0  # of writes find the disk full: the node stops and comes back later
-    old_log_percent: int = 0  # of crashes leave an older copy of the vote log
+    old_log_percent: int = 0  # of one node's crashes leave an older copy of the vote log
+    old_log_node: int = 0  # which; of so many that they stop the chain, nobody promises that it goes on
     blackouts: tuple[int, ...] = ()  # moments at which every honest node crashes
     partitions: tuple[tuple[int, int, frozenset[int]], ...] = ()  # from, to, and who is cut off from the others
     heal_ms: int = 0  # simulated time after which nothing goes wrong any more
@@ -28,8 +29,7 @@ class Faults:
 def draw_faults(chance: random.Random, nodes: int, heal_ms: int) -> Faults:
     """A network's bad time: any mixture from none at all to nearly everything at once.
 
-    Not all logs are old copies when all machines stop at once: then even a final block may be lost, and nobody promises
-    otherwise.
+    Old copies and a stop of all machines exclude each other: then even a final block may be lost.
     """
     blackouts = tuple(chance.randrange(heal_ms) for _ in range(chance.choice((0, 0, 0, 1))))
     return Faults(
@@ -38,7 +38,8 @@ def draw_faults(chance: random.Random, nodes: int, heal_ms: int) -> Faults:
         twice_percent=chance.choice((0, 0, 10, 40)),
         crash_per_mille=chance.choice((0, 5, 20)),
         full_per_mille=chance.choice((0, 0, 5)),
-        old_log_percent=0 if blackouts else chance.choice((0, 0, 30)),
+        old_log_percent=0 if blackouts else chance.choice((0, 60)),
+        old_log_node=chance.randrange(nodes),
         blackouts=blackouts,
         partitions=_draw_partitions(chance, nodes, heal_ms),
         heal_ms=heal_ms,

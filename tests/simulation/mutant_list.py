@@ -58,7 +58,7 @@ MUTANTS = (
     ),
     Mutant(
         "a restart forgets the floor",
-        (Edit(RESTORE, "floor = NO_PLACE if logged >= signed else signed", "floor = NO_PLACE"),),
+        (Edit(RESTORE, "floor = NO_PLACE if is_whole else signed", "floor = NO_PLACE"),),
         ("none", "vote withholder"),
     ),
     Mutant(
@@ -297,8 +297,8 @@ MUTANTS = (
             Edit(ENGINE, "    if is_of_other_epoch(turn, message):\n        return\n", ""),
             Edit(
                 TALLY,
-                "    if content.epoch != state.members.epoch or content.view <= state.final_view:\n",
-                "    if content.view <= state.final_view:\n",
+                "    if content.epoch != state.members.epoch or abs(",
+                "    if abs(",
             ),
         ),
         ("replayer", "none"),
@@ -309,8 +309,8 @@ MUTANTS = (
             Edit(ENGINE, "    if is_of_other_epoch(turn, message):\n        return\n", ""),
             Edit(
                 TALLY,
-                "    if content.epoch != turn.state.members.epoch or has_certificate(turn.state, content):\n",
-                "    if has_certificate(turn.state, content):\n",
+                "    if not is_of_epoch or (is_known",
+                "    if (is_known",
             ),
         ),
         ("replayer", "none"),

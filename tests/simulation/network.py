@@ -87,7 +87,7 @@ class Node:
         """Come up from disk."""
         network = self.network
         self.config = make_config(network.genesis, self.store, network.application, self.key, network.cryptography)
-        self.state, effects = restore(self.config, tuple(self.log), self.signed, self.now())
+        self.state, effects = restore(self.config, tuple(self.log), self.signed, self.now(), self.disk.signed_votes)
         self.carry_out(effects)
 
     def now(self) -> TimeMs:
@@ -136,7 +136,7 @@ class Node:
         self.state = None
         self.timer_ms = None
         self.network.auditor.forget(self)
-        if chance.randrange(100) < faults.old_log_percent:
+        if self.index == faults.old_log_node and chance.randrange(100) < faults.old_log_percent:
             self.disk.lose_newest(chance.randrange(1, 12))
         wait = chance.randrange(DOWN_MS_MIN, DOWN_MS_MAX) if down_ms is None else down_ms
         self.network.schedule(self.network.now_ms + wait, self.network.bring_up, self)
@@ -164,6 +164,7 @@ class Network:
         late: frozenset[int] = frozenset(),
         is_encoded: bool = False,
         chain_id: str = CHEAP_CHAIN,
+        make_node: Callable[..., Node] = Node,
     ) -> None:
         """Nodes in order of `behaviours`; node i has the key of account `keys[i]` (None: no key, an observer).
 
@@ -185,7 +186,7 @@ class Network:
         self._sequence = 0
         places = list(range(len(behaviours))) if keys is None else list(keys)
         self.nodes = [
-            Node(index, None if place is None else self.keys[place], self, behaviour, Disk(is_encoded))
+            make_node(index, None if place is None else self.keys[place], self, behaviour, Disk(is_encoded))
             for index, (behaviour, place) in enumerate(zip(behaviours, places, strict=True))
         ]
         honest = {account_of(node.key) for node in self.nodes if node.behaviour.is_honest and node.key is not None}
