@@ -16,7 +16,23 @@ import typer
 from milon.base.errors import Reason, Rejected
 from milon.client.refusals import NoNode, Refused
 
-from . import account, block, demo, doctor, genesis, job, keys, model, node, program, replay, stake, testnet, validator
+from . import (
+    account,
+    block,
+    demo,
+    doctor,
+    genesis,
+    job,
+    keys,
+    light,
+    model,
+    node,
+    program,
+    replay,
+    stake,
+    testnet,
+    validator,
+)
 from .exits import Exit
 from .output import print_error
 
@@ -47,7 +63,23 @@ def root(
     """Train PyTorch models on machines that do not trust each other, and check the result to the bit."""
 
 
-for noun in (node, keys, genesis, testnet, job, program, block, model, account, stake, validator, replay, doctor, demo):
+for noun in (
+    node,
+    keys,
+    genesis,
+    testnet,
+    job,
+    program,
+    block,
+    model,
+    account,
+    stake,
+    validator,
+    replay,
+    doctor,
+    light,
+    demo,
+):
     noun.register(app)
 
 
