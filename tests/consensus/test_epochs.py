@@ -15,7 +15,7 @@ from milon.chain.certificate import Certificate, Validator, Vote, VoteContent, V
 from milon.chain.finality import decode_finality, verify_finality
 from milon.chain.transaction import Transaction
 from milon.consensus import epochs
-from milon.consensus.application import Application
+from milon.consensus.application import ED25519, Application
 from milon.consensus.effects import CommitBlocks, Effect, Persist, PruneLog, Send
 from milon.consensus.engine import step
 from milon.consensus.events import MessageReceived
@@ -24,9 +24,11 @@ from milon.consensus.messages import BlockResponse, LoggedVote, Message, Proposa
 from milon.consensus.restore import restore
 from milon.consensus.state import NOT_AHEAD
 from milon.consensus.sync import name_block
-from milon.contracts.apply import Applied, BlockContext
+from milon.contracts.apply import Applied, BlockContext, compute_genesis_ledger
+from milon.node.application import CONTRACTS
 from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
+from tests.simulation.adversaries.equivocator import Equivocator
 from tests.simulation.cheap import COUNTING, account_of
 from tests.simulation.network import PARAMETERS, Behaviour, Faults, Network, Node
 
@@ -320,3 +322,24 @@ def test_a_proposal_of_the_next_epoch_is_voted_for_once_it_has_begun() -> None:
     nullified = {place for place in network.auditor.nullified if place[1] == 1}
     assert nullified == set(), "no first view was given up in a network without faults"
     assert not any(isinstance(entry, Proposal) for node in network.nodes if node.state for _, entry in node.state.early)
+
+
+def test_epochs_survive_bytes_and_real_signatures() -> None:
+    network = Network(
+        3,
+        (10_000,) * 4,
+        [Equivocator(), *(Behaviour() for _ in range(3))],
+        Faults(loss_percent=5, crash_per_mille=10, heal_ms=800),
+        application=CONTRACTS,
+        cryptography=ED25519,
+        parameters=replace(PARAMETERS, epoch_blocks=Count(3)),
+        make_table=compute_genesis_ledger,
+        is_encoded=True,
+        chain_id="real",
+    )
+    network.run_until(3_500)
+    offender = account_of(network.keys[0])
+    for node in network.honest:
+        assert node.state is not None and node.state.members.epoch >= 2
+        assert all(member.account != offender for member in node.state.members.validators), "the offender is out"
+        assert len(node.state.members.validators) == 3

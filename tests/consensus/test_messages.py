@@ -10,6 +10,7 @@ from milon.base.ids import AccountId, Digest, Signature, VrfProof
 from milon.base.units import Count, Epoch, Height, TimeMs, View
 from milon.chain.block import Block, Header
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
+from milon.chain.evidence import BadJustification, Contradiction
 from milon.consensus.messages import (
     MESSAGE_MAX_BYTES,
     BlockRequest,
@@ -77,6 +78,8 @@ FROZEN: list[tuple[Message, str]] = [
     (RangeResponse((BLOCK,), (HEADER,), CERTIFICATE), "edae07703989ae28"),
     (StatusRequest(), "82ad467ac40b7a82"),
     (Status(Height(6), CERTIFICATE), "c2ef67a843e9e76d"),
+    (Contradiction(VOTE, VOTE), "df0163017d73dec8"),
+    (BadJustification(VOTE, HEADER, Count(1), b"entry", (HASH,)), "d3df5b3a8820dc86"),
 ]
 RECORDS: list[tuple[LogRecord, str]] = [
     (LoggedVote(VOTE), "530c854ff6044dd6"),
