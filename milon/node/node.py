@@ -251,7 +251,8 @@ class Node:
         except Rejected:
             return view  # an epoch so long ago that the ledger no longer knows who voted in it
         power = sum(entry.power for entry in validators if entry.account in signers)
-        return replace(view, certificate_power=Power(power))
+        total = sum(entry.power for entry in validators)
+        return replace(view, certificate_power=Power(power), total_power=Power(total))
 
     def receipt(self, transaction: Digest) -> ReceiptView | None:
         """See `NodePort`."""
