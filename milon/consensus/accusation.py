@@ -21,6 +21,7 @@ from milon.consensus.messages import Proposal
 from milon.consensus.quorum import EMPTY_POOL
 from milon.consensus.state import State
 from milon.consensus.turn import Turn
+from milon.state.ledger import Ledger
 
 POOL_MAX = 256  # pieces waiting: more than a third of the largest set
 ACCUSED_MAX = 1_024  # ids remembered: forgetting one costs a signature check
@@ -29,9 +30,17 @@ ACCUSED_MAX = 1_024  # ids remembered: forgetting one costs a signature check
 def _select(turn: Turn, candidates: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """Those of the candidates that the ledger would take together in the next block, in order of id."""
     state, config = turn.state, turn.config
-    ledger = ledger_after(config, state, state.tip.hash)
     height = Height(state.tip.height + 1)
-    return config.application.select_evidence(ledger, candidates, height, config.parameters)
+    return config.application.select_evidence(_ledger(turn), candidates, height, config.parameters)
+
+
+def _verify(turn: Turn, evidence: Evidence) -> None:
+    """Raise `Rejected` unless the evidence holds."""
+    verify_piece(turn.config, turn.state, _ledger(turn), evidence)
+
+
+def _ledger(turn: Turn) -> Ledger:
+    return ledger_after(turn.config, turn.state, turn.state.tip.hash)
 
 
 def accuse(turn: Turn, evidence: Evidence) -> None:
@@ -55,7 +64,7 @@ def take_evidence(turn: Turn, evidence: Evidence) -> None:
     name = compute_evidence_id(evidence)
     if name in turn.state.accused or epoch_of(evidence) > turn.state.members.epoch or not _select(turn, (evidence,)):
         return
-    verify_piece(turn.config, turn.state, evidence)
+    _verify(turn, evidence)
     accuse(turn, evidence)
 
 
@@ -88,7 +97,7 @@ def _find_bad_entry(turn: Turn, proposal: Proposal, certificates: Sequence[Certi
     for index in sorted(range(len(entries)), key=lambda place: known[place]):
         piece = make_bad_justification(proposal.vote, header, entries, index)
         try:
-            verify_piece(turn.config, turn.state, piece)
+            _verify(turn, piece)
         except Rejected:
             continue
         return piece

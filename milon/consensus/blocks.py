@@ -116,20 +116,20 @@ def verify_body(config: Config, block: Block) -> None:
     require(compute_root(accused) == block.header.evidence_root, Reason.DIFFERS, "other evidence than named")
 
 
-def _verify_evidence(config: Config, state: State, evidence: Sequence[Evidence]) -> None:
+def _verify_evidence(config: Config, state: State, parent: Ancestor, evidence: Sequence[Evidence]) -> None:
     """Raise `Rejected` unless every piece proves an offence of this epoch or one before, in order of id, none twice."""
-    previous = b""
+    previous, ledger = b"", ledger_after(config, state, parent.hash)
     for piece in evidence:
         name = compute_evidence_id(piece)
         require(name > previous, Reason.NOT_CANONICAL, "evidence is out of order or double")
         previous = name
         if state.evidence.get(name) != piece:
-            verify_piece(config, state, piece)
+            verify_piece(config, state, ledger, piece)
 
 
-def verify_piece(config: Config, state: State, evidence: Evidence) -> AccountId:
+def verify_piece(config: Config, state: State, ledger: Ledger, evidence: Evidence) -> AccountId:
     """The offender; `Rejected` where the evidence proves nothing against a validator of its epoch."""
-    validators = validators_in(config, state, epoch_of(evidence))
+    validators = validators_in(config, state, ledger, epoch_of(evidence))
     cryptography = config.cryptography
     return verify_evidence(
         evidence, config.chain_id, validators, cryptography.verify_vote, cryptography.verify_certificate
@@ -251,7 +251,7 @@ def execute_block(config: Config, state: State, parent: Ancestor, block: Block) 
     header = block.header
     _verify_header(config, state.members, header, parent)
     verify_body(config, block)
-    _verify_evidence(config, state, block.evidence)
+    _verify_evidence(config, state, parent, block.evidence)
     plan = Plan(parent, header.view, header.time_ms, header.justification_hash, header.vrf, header.beacon)
     effect = _apply(config, state, plan, header.proposer, (block.transactions, block.evidence))
     receipts_root, learning_root = compute_receipts_root(effect.receipts), compute_learning_root(effect.closed)

@@ -32,12 +32,12 @@ def load_members(config: Config, ledger: Ledger, height: Height) -> Members:
     return make_members(epoch, validators, config.parameters)
 
 
-def validators_in(config: Config, state: State, epoch: Epoch) -> tuple[Validator, ...]:
-    """The validators of this epoch or an earlier one; `Rejected(UNKNOWN)` where they are forgotten or still to come."""
+def validators_in(config: Config, state: State, ledger: Ledger, epoch: Epoch) -> tuple[Validator, ...]:
+    """The validators of this epoch or an earlier one; `Rejected(UNKNOWN)` where `ledger` has forgotten them."""
     require(epoch <= state.members.epoch, Reason.UNKNOWN, f"epoch {epoch} has not begun")
     if epoch == state.members.epoch:
         return state.members.validators
-    return config.application.validators_at(Ledger(config.store), epoch)
+    return config.application.validators_at(ledger, epoch)
 
 
 def voter_of(config: Config, state: State) -> AccountId | None:

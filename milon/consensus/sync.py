@@ -355,6 +355,8 @@ def take_range(turn: Turn, response: RangeResponse) -> tuple[Ancestor, FinalityP
     news = [block for block in response.blocks if block.header.height > turn.state.tip.height]
     if not news:
         return None
+    is_next = news[0].header.height == turn.state.tip.height + 1
+    require(is_next, Reason.OUT_OF_RANGE, "blocks from further up than was asked for")
     if news[0].header.parent_hash != turn.state.tip.hash:
         raise RuntimeError(f"two final chains: {news[0].header.parent_hash.hex()} is not this node's final block")
     turn.update(ahead=replace(turn.state.ahead, again_ms=turn.now_ms, attempts=0))

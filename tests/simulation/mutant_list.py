@@ -283,12 +283,12 @@ MUTANTS = (
     ),
     Mutant(
         "evidence is believed unread",
-        (Edit(ACCUSATION, "    verify_piece(turn.config, turn.state, evidence)\n    accuse", "    accuse"),),
+        (Edit(ACCUSATION, "    _verify(turn, evidence)\n    accuse", "    accuse"),),
         ("spammer",),
     ),
     Mutant(
         "evidence in a block is not checked",
-        (Edit(BLOCKS, "            verify_piece(config, state, piece)\n", "            pass\n"),),
+        (Edit(BLOCKS, "            verify_piece(config, state, ledger, piece)\n", "            pass\n"),),
         ("spammer",),
     ),
     Mutant(
