@@ -40,6 +40,12 @@ def _peer_views(transport: Transport, address_of: Callable[[PeerId], str]) -> tu
     return tuple(views)
 
 
+def _is_syncing(state: State) -> bool:
+    """Whether there are final blocks that are not here: of this epoch, or, asked for at least once, of a later one."""
+    is_behind = state.ahead.epoch > state.members.epoch and state.ahead.attempts > 0
+    return is_behind or state.final_view > state.tip.view + SYNCING_BLOCKS
+
+
 def build_status(
     identity: Identity,
     genesis: Genesis,
@@ -69,7 +75,7 @@ def build_status(
         tip_time_ms=state.tip.time_ms,
         epoch=state.members.epoch,
         view=state.view,
-        is_syncing=state.final_view > state.tip.view + SYNCING_BLOCKS,
+        is_syncing=_is_syncing(state),
         peers=_peer_views(transport, address_of),
         validators=state.members.validators,
         working=tuple(working),
