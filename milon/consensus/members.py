@@ -22,7 +22,8 @@ def make_members(epoch: Epoch, validators: tuple[Validator, ...], parameters: Pa
     """The members of an epoch with these validators."""
     leaders = list_leaders(validators, int(parameters.learning_ppm))
     last_height = compute_last_height(epoch, parameters)
-    return Members(epoch, validators, compute_validators_hash(validators), leaders, last_height)
+    accounts = frozenset(validator.account for validator in validators)
+    return Members(epoch, validators, accounts, compute_validators_hash(validators), leaders, last_height)
 
 
 def load_members(config: Config, ledger: Ledger, height: Height) -> Members:
@@ -42,9 +43,7 @@ def validators_in(config: Config, state: State, ledger: Ledger, epoch: Epoch) ->
 
 def voter_of(config: Config, state: State) -> AccountId | None:
     """This node's account if it votes in the current epoch."""
-    account = config.account
-    is_member = any(member.account == account for member in state.members.validators)
-    return account if is_member else None
+    return config.account if config.account in state.members.accounts else None
 
 
 def leader_in(members: Members, view: View) -> AccountId:

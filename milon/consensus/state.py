@@ -42,6 +42,7 @@ class Members:
 
     epoch: Epoch  # which
     validators: tuple[Validator, ...]  # in order of account
+    accounts: frozenset[AccountId]  # theirs
     hash: Digest  # of the set, as headers have it
     leaders: tuple[AccountId, ...]  # of one schedule
     last_height: Height  # of the epoch's last block

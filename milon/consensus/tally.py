@@ -14,7 +14,7 @@ from milon.consensus.accusation import accuse
 from milon.consensus.justification import certificate_digest
 from milon.consensus.members import voter_of
 from milon.consensus.messages import LoggedBlock, LoggedCertificate, LoggedVote, Proposal
-from milon.consensus.quorum import EMPTY_POOL, build_certificate, find_offences, with_vote
+from milon.consensus.quorum import EMPTY_POOL, build_certificate, find_offences
 from milon.consensus.state import State
 from milon.consensus.turn import Turn
 from milon.consensus.votes import NO_VOTES, sign_if_allowed, with_own_vote
@@ -78,7 +78,7 @@ def take_vote(turn: Turn, vote: Vote) -> None:
     known = pool.get((content.kind, vote.signer))
     if known is not None and (known.content == content or _is_accused(state, known, vote)):
         return
-    is_validator = any(validator.account == vote.signer for validator in state.members.validators)
+    is_validator = vote.signer in state.members.accounts
     require(is_validator, Reason.NOT_ALLOWED, f"a vote of {vote.signer.hex()[:8]}, who is not a validator")
     turn.config.cryptography.verify_vote(vote, turn.config.chain_id)
     count_vote(turn, vote)
@@ -97,15 +97,16 @@ def count_vote(turn: Turn, vote: Vote) -> None:
 
 def _note_votes(turn: Turn, view: View, votes: Sequence[Vote]) -> None:
     """Put good votes of a view into its pool, and accuse their signers of what they signed against the rules."""
-    pool = turn.state.pools.get(view, EMPTY_POOL)
+    pool = dict(turn.state.pools.get(view, EMPTY_POOL))
+    count = len(pool)
     for vote in votes:
         for piece in find_offences(pool, vote):
             accuse(turn, piece)
         template = turn.state.unjustified.get(vote.content.block or NO_DIGEST)
         if template is not None and vote.content.kind is VoteKind.NOTARIZE:
             accuse(turn, replace(template, vote=vote))
-        pool = with_vote(pool, vote)
-    if pool is not turn.state.pools.get(view, EMPTY_POOL):
+        pool.setdefault((vote.content.kind, vote.signer), vote)
+    if len(pool) > count:
         turn.update(pools={**turn.state.pools, view: pool})
 
 
