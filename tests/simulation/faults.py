@@ -8,6 +8,8 @@ from dataclasses import dataclass
 CUT_MS_MIN, CUT_MS_MAX = 150, 900  # how long one partition lasts before the next is drawn
 DOWN_MS_MIN, DOWN_MS_MAX = 50, 1_500  # how long a crashed node is away
 
+FAST, SLOW = (1, 40), (300, 600)  # links: well under delta, and so far above it that view after view is given up
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -36,14 +38,14 @@ def draw_faults(chance: random.Random, nodes: int, heal_ms: int) -> Faults:
         loss_percent=chance.choice((0, 2, 10, 25)),
         slow_percent=chance.choice((0, 10, 30)),
         twice_percent=chance.choice((0, 0, 10, 40)),
-        crash_per_mille=chance.choice((0, 5, 20)),
+        crash_per_mille=chance.choice((0, 10, 40)),
         full_per_mille=chance.choice((0, 0, 5)),
-        old_log_percent=0 if blackouts else chance.choice((0, 60)),
+        old_log_percent=0 if blackouts else chance.choice((0, 80)),
         old_log_node=chance.randrange(nodes),
         blackouts=blackouts,
         partitions=_draw_partitions(chance, nodes, heal_ms),
         heal_ms=heal_ms,
-        delay_ms=chance.choice(((1, 40),) * 5 + ((1, 240), (300, 600))),
+        delay_ms=chance.choice((FAST, SLOW) if blackouts else (FAST,) * 5 + ((1, 240), SLOW)),
     )
 
 
