@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate soak bench bench-round bench-step bench-digests exhaustive equality fuzz-programs golden clean
+.PHONY: venv demo test check simulate mutants soak bench bench-round bench-step bench-digests bench-chain exhaustive equality fuzz-programs golden clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -36,6 +36,9 @@ check: venv
 simulate: venv
 	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS) --first $(FIRST)
 
+mutants: venv
+	$(BIN)/python -m tests.simulation.mutants
+
 soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)
 
@@ -51,7 +54,7 @@ fuzz-programs: venv
 golden: venv
 	$(BIN)/python -m bench.golden
 
-bench: bench-round bench-step bench-digests
+bench: bench-round bench-step bench-digests bench-chain
 
 bench-round: venv
 	$(BIN)/python -m bench.round
@@ -61,6 +64,9 @@ bench-step: venv
 
 bench-digests: venv
 	$(BIN)/python -m bench.digests
+
+bench-chain: venv
+	$(BIN)/python -m bench.chain
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

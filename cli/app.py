@@ -13,10 +13,26 @@ from typing import Annotated
 
 import typer
 
-from milon.base.errors import Rejected
+from milon.base.errors import Reason, Rejected
 from milon.client.refusals import NoNode, Refused
 
-from . import account, block, demo, genesis, job, keys, model, node, program, testnet
+from . import (
+    account,
+    block,
+    demo,
+    doctor,
+    genesis,
+    job,
+    keys,
+    light,
+    model,
+    node,
+    program,
+    replay,
+    stake,
+    testnet,
+    validator,
+)
 from .exits import Exit
 from .output import print_error
 
@@ -29,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_ENDING = "Exit codes: 0 done, 1 the answer is no, 2 cannot be done, 3 refused by the node or the chain, 4 no node."
+_ENDING = "Exit codes: 0 done, 1 the answer is no, 2 cannot be done, 3 refused by node or chain, 4 no node, 5 no room."
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -47,7 +63,23 @@ def root(
     """Train PyTorch models on machines that do not trust each other, and check the result to the bit."""
 
 
-for noun in (node, keys, genesis, testnet, job, program, block, model, account, demo):
+for noun in (
+    node,
+    keys,
+    genesis,
+    testnet,
+    job,
+    program,
+    block,
+    model,
+    account,
+    stake,
+    validator,
+    replay,
+    doctor,
+    light,
+    demo,
+):
     noun.register(app)
 
 
@@ -112,7 +144,9 @@ def _call(words: list[str]) -> None:
 
 def _refuse(refusal: Rejected, is_json: bool) -> int:
     print_error(refusal.reason.value, refusal.detail, is_json)
-    return Exit.REFUSED if isinstance(refusal, Refused) else Exit.CANNOT
+    if isinstance(refusal, Refused):
+        return Exit.REFUSED
+    return Exit.NO_ROOM if refusal.reason is Reason.FULL else Exit.CANNOT
 
 
 def find_refusal(group: ExceptionGroup[Exception]) -> Rejected:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .output import print_json, print_lines
+
 if TYPE_CHECKING:
     from milon.base.signing import SecretKey
+    from milon.chain.transaction import Action
     from milon.client.http import NodeClient
 
 
@@ -30,3 +33,14 @@ def load_signer(root: Path, key: Path | None) -> SecretKey:
     from milon.node.keys import load_key
 
     return load_key(key if key is not None else NodeFolder(root).validator_key)
+
+
+def send_action(action: Action, root: Path, key: Path | None, fee: int, as_json: bool) -> None:
+    """Sign an action, send it, wait until it is in a final block, and say so; `Refused` with the chain's reason."""
+    signer = load_signer(root, key)
+    with open_node(root, is_spending=True) as client:
+        receipt = client.wait_receipt(client.send(signer, action, fee))
+    if as_json:
+        print_json(receipt)
+    else:
+        print_lines([f"done at height {receipt['height']}: transaction {receipt['transaction']}"])

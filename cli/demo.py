@@ -24,8 +24,9 @@ from .exits import Exit
 from .network import make_local, read_adversaries
 from .options import DeviceOption
 from .output import print_lines
+from .parameters import make_parameters
 from .processes import stop_nodes
-from .testnet import BlockTimeOption, BusyBlockTimeOption, DeltaOption, ThreadsOption, make_parameters
+from .testnet import BlockTimeOption, BusyBlockTimeOption, DeltaOption, ThreadsOption
 
 
 def register(app: typer.Typer) -> None:

@@ -13,4 +13,5 @@ class Exit(IntEnum):
     CANNOT = 2  # wrong usage, or something needed is missing on this side
     REFUSED = 3  # the node or the chain refused it, and said why
     NO_NODE = 4  # nothing answers where the node should be
+    NO_ROOM = 5  # the disk is full, or nearly: nothing is damaged, and starting again before there is room is no use
     INTERRUPTED = 130  # Ctrl-C

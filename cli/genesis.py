@@ -10,6 +10,7 @@ import typer
 from .exits import Exit
 from .options import JsonOption
 from .output import print_json, print_lines, print_pairs
+from .parameters import SetOption, make_parameters
 
 _noun = typer.Typer(help="The file a chain starts from.", no_args_is_help=True)
 
@@ -40,15 +41,15 @@ def create(
     block_time_ms: Annotated[int, typer.Option(min=1, help="Pause before an empty block.")] = 1_000,
     busy_block_time_ms: Annotated[int, typer.Option(min=1, help="Pause before a block with transactions.")] = 200,
     delta_ms: Annotated[int, typer.Option(min=1, help="Assumed delay of a message.")] = 1_000,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a genesis file from accounts; its hash is what newcomers must be told."""
     import time
 
     from milon.base.codec import encode
-    from milon.base.units import Amount, Count, TimeMs
+    from milon.base.units import Amount, TimeMs
     from milon.chain.genesis import compute_genesis_hash
-    from milon.chain.params import Parameters
     from milon.node.folder import write_file
     from milon.node.keys import parse_account
     from milon.node.testnet_files import make_genesis
@@ -58,9 +59,7 @@ def create(
     genesis = make_genesis(
         chain_id,
         TimeMs(time.time_ns() // 1_000_000),
-        Parameters(
-            block_time_ms=Count(block_time_ms), busy_block_time_ms=Count(busy_block_time_ms), delta_ms=Count(delta_ms)
-        ),
+        make_parameters(block_time_ms, busy_block_time_ms, delta_ms, settings or ()),
         [(parse_account(name), Amount(amounts[0]), Amount(amounts[1])) for name, amounts in voting],
         [(parse_account(name), Amount(amounts[0])) for name, amounts in others],
     )

@@ -31,19 +31,19 @@ def join(
     announce_host: Annotated[str | None, typer.Option(help="IP address others reach it at, if another.")] = None,
     listen_port: Annotated[int | None, typer.Option(help="TCP port for other nodes; 0: a free one.")] = None,
     api_port: Annotated[int | None, typer.Option(help="TCP port of the HTTP API; 0: a free one.")] = None,
+    mode: Annotated[str | None, typer.Option(help="archive, default or light: how much of the past is kept.")] = None,
+    trusted_hash: Annotated[
+        str, typer.Option(help="Hash of a recent final block that you trust: begin with a snapshot near it.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run a node until Ctrl-C or `milon stop`. The folder is made where there is none; options given are kept in it.
 
     With --json it first prints the node's folder, account and peer id.
     """
-    from milon.base.errors import Reason, require
-    from milon.node.config import Config, load_config, save_config
     from milon.node.folder import NodeFolder
 
     folder = NodeFolder(root)
-    current = load_config(folder) if folder.config.exists() else Config()
-    verify_device(device or current.device)
     given: dict[str, Any] = {
         "bootstrap": tuple(bootstrap) if bootstrap else None,
         "genesis_hash": genesis_hash.lower() or None,
@@ -54,10 +54,25 @@ def join(
         "announce_host": announce_host,
         "listen_port": listen_port,
         "api_port": api_port,
+        "mode": mode,
+        "trusted_hash": trusted_hash.lower() or None,
     }
+    config = _settle(folder, given, genesis)
+    if as_json:
+        print_json(describe_folder(folder))
+    raise typer.Exit(_run(folder, config))
+
+
+def _settle(folder: NodeFolder, given: dict[str, Any], genesis: Path | None) -> Config:
+    """The folder's settings with those given, kept in it; `Rejected` where they do not say which chain."""
+    from milon.base.errors import Reason, require
+    from milon.node.config import Config, load_config, save_config
+
+    current = load_config(folder) if folder.config.exists() else Config()
+    verify_device(given["device"] or current.device)
     old_hash, new_hash = current.genesis_hash, given["genesis_hash"]
     is_same = not old_hash or new_hash in (None, old_hash)
-    require(is_same, Reason.WRONG_CHAIN, f"{root} belongs to chain {old_hash[:8]}; name another folder with --data")
+    require(is_same, Reason.WRONG_CHAIN, f"{folder.root} belongs to chain {old_hash[:8]}; name another folder")
     config = dataclasses.replace(current, **{name: value for name, value in given.items() if value is not None})
     if folder.config.exists() and config != current:
         save_config(folder, config)
@@ -68,9 +83,7 @@ def join(
         Reason.UNAVAILABLE,
         "which chain? give --genesis FILE, or --bootstrap ADDRESS and --genesis-hash",
     )
-    if as_json:
-        print_json(describe_folder(folder))
-    raise typer.Exit(_run(folder, config))
+    return config
 
 
 def _run(folder: NodeFolder, config: Config) -> int:

@@ -20,6 +20,7 @@ KeyOption = Annotated[
 ]
 FeeOption = Annotated[int, typer.Option("--fee", min=0, help="Coins burned for the transaction.")]
 DeviceOption = Annotated[str, typer.Option("--device", help=HELP)]
+AmountArgument = Annotated[int, typer.Argument(min=1, help="How many coins.")]
 TestnetOption = Annotated[Path, typer.Option("--dir", help="The test network's folder.")]
 BootstrapOption = Annotated[
     list[str] | None,

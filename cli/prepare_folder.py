@@ -23,8 +23,10 @@ def prepare_folder(folder: NodeFolder, config: Config, genesis_file: Path | None
     from milon.node.config import load_config, save_config, verify_config
     from milon.node.folder import write_file
     from milon.node.keys import ensure_key, ensure_token
+    from milon.node.moving import require_here
     from milon.node.testnet_files import load_genesis
 
+    require_here(folder)
     settled = load_config(folder) if folder.config.exists() else config
     verify_config(settled)
     given = load_genesis(genesis_file) if genesis_file is not None else None

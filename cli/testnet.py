@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +15,8 @@ from .exits import Exit
 from .network import make_local, raise_network, read_adversaries, read_status
 from .options import DEFAULT_TESTNET, DeviceOption, JsonOption, TestnetOption
 from .output import print_json, print_lines, print_table
+from .parameters import SetOption, make_parameters
 from .processes import find_process, read_last_lines, stop_nodes
-
-if TYPE_CHECKING:
-    from milon.chain.params import Parameters
 
 _noun = typer.Typer(help="Test networks.", no_args_is_help=True)
 
@@ -37,16 +35,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(_noun, name="testnet")
 
 
-def make_parameters(block_time_ms: int, busy_block_time_ms: int, delta_ms: int) -> Parameters:
-    """Chain parameters with these times."""
-    from milon.base.units import Count
-    from milon.chain.params import Parameters
-
-    return Parameters(
-        block_time_ms=Count(block_time_ms), busy_block_time_ms=Count(busy_block_time_ms), delta_ms=Count(delta_ms)
-    )
-
-
 @_noun.command(epilog="Example: milon testnet up --nodes 5 --adversary 4=sign-flip")
 def up(
     nodes: Annotated[int, typer.Option(min=1, max=64, help="How many, for a new network.")] = 5,
@@ -55,6 +43,7 @@ def up(
     block_time_ms: BlockTimeOption = 1_000,
     busy_block_time_ms: BusyBlockTimeOption = 200,
     delta_ms: DeltaOption = 1_000,
+    settings: SetOption = None,
     threads: ThreadsOption = 1,
     device: DeviceOption = CPU,
     as_json: JsonOption = False,
@@ -70,7 +59,7 @@ def up(
     if Testnet(root).genesis.exists():
         testnet = load_testnet(root)
     else:
-        parameters = make_parameters(block_time_ms, busy_block_time_ms, delta_ms)
+        parameters = make_parameters(block_time_ms, busy_block_time_ms, delta_ms, settings or ())
         testnet = make_local(root, nodes, read_adversaries(adversary or []), parameters, threads, device)
         say(f"made a new chain in {root}")
     raise_network(testnet, say)
@@ -195,6 +184,7 @@ def files(
     block_time_ms: BlockTimeOption = 1_000,
     busy_block_time_ms: BusyBlockTimeOption = 200,
     delta_ms: DeltaOption = 1_000,
+    settings: SetOption = None,
     threads: ThreadsOption = 1,
     device: DeviceOption = AUTO,
     as_json: JsonOption = False,
@@ -212,7 +202,7 @@ def files(
         chain_id,
         TimeMs(time.time_ns() // 1_000_000),
         places,
-        make_parameters(block_time_ms, busy_block_time_ms, delta_ms),
+        make_parameters(block_time_ms, busy_block_time_ms, delta_ms, settings or ()),
         read_adversaries(adversary or []),
         threads=threads,
         device=device,

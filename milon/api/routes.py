@@ -26,6 +26,7 @@ from milon.api.shapes import (
     shape_receipt,
     shape_refusal,
     shape_status,
+    shape_validator,
 )
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
@@ -120,6 +121,19 @@ async def get_account(api: Api, request: Request) -> Response:
     return JSONResponse(shape_account(await trio.to_thread.run_sync(api.node.account, account, limiter=api.readers)))
 
 
+async def get_validators(api: Api, request: Request) -> Response:
+    """The members of the running epoch and the candidates for the next."""
+    views = await trio.to_thread.run_sync(api.node.validators, limiter=api.readers)
+    return JSONResponse({"validators": [shape_validator(view) for view in views]})
+
+
+async def get_validator(api: Api, request: Request) -> Response:
+    """One account as a validator; one that never stood has zeros."""
+    account = AccountId(_digest(request, "account"))
+    view = await trio.to_thread.run_sync(api.node.validator, account, limiter=api.readers)
+    return JSONResponse(shape_validator(view))
+
+
 async def get_block(api: Api, request: Request) -> Response:
     """The block at a height, with a hash, or the latest final one."""
     text = request.path_params["name"]
@@ -190,6 +204,8 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/jobs", get_jobs),
     ("GET", "/v1/jobs/{job}", get_job),
     ("GET", "/v1/accounts/{account}", get_account),
+    ("GET", "/v1/validators", get_validators),
+    ("GET", "/v1/validators/{account}", get_validator),
     ("GET", "/v1/blocks/{name}", get_block),
     ("GET", "/v1/transactions/{transaction}", get_transaction),
     ("GET", "/v1/blobs/{blob}", get_blob),

@@ -11,7 +11,7 @@ from typing import Any
 
 from milon.base.errors import Rejected
 from milon.chain.genesis import Genesis, compute_genesis_hash
-from milon.node.view import AccountView, BlockView, JobView, ReceiptView, RoundView, StatusView
+from milon.node.view import AccountView, BlockView, JobView, ReceiptView, RoundView, StatusView, ValidatorView
 
 Json = dict[str, Any]
 
@@ -97,6 +97,18 @@ def shape_account(view: AccountView) -> Json:
     """An account."""
     shaped: Json = to_json(view)
     return shaped
+
+
+def shape_validator(view: ValidatorView) -> Json:
+    """An account as a validator; `status` says in a word how it stands."""
+    words = (
+        (view.is_tombstoned, "tombstoned"),
+        (view.jailed_until > 0, "jailed"),
+        (view.power > 0 and view.is_candidate, "active"),
+        (view.power > 0, "leaving"),
+        (view.is_candidate, "waiting"),
+    )
+    return {**to_json(view), "status": next((word for holds, word in words if holds), "none")}
 
 
 def shape_receipt(view: ReceiptView) -> Json:

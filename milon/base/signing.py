@@ -57,10 +57,15 @@ def is_signed(account: AccountId, domain: str, chain_id: str, raw: bytes, signat
     They are stricter than RFC 8032: no scalar at or above the group's order, no key or commitment of small order, no
     key with a second encoding. The rules are part of consensus; `tests/base/test_signing.py` freezes them.
     """
+    return is_signed_plainly(account, _message(domain, chain_id, raw), signature)
+
+
+def is_signed_plainly(account: AccountId, message: bytes, signature: Signature) -> bool:
+    """As `is_signed`, for the bytes of a whole message: the part that others' test vectors can reach."""
     if len(account) != POINT_BYTES or len(signature) != _SIGNATURE_BYTES:
         return False  # the binding checks neither: a short key would read beyond its end
     try:
-        nacl.bindings.crypto_sign_open(signature + _message(domain, chain_id, raw), account)
+        nacl.bindings.crypto_sign_open(signature + message, account)
     except (CryptoError, ValueError):
         return False
     return True

@@ -7,48 +7,34 @@ from dataclasses import dataclass
 
 from milon.base.codec import encode, wire
 from milon.base.hashing import digest
-from milon.base.ids import AccountId, Digest, VrfProof
-from milon.base.merkle import EMPTY_ROOT, compute_root
-from milon.base.units import Count, Epoch, Height, TimeMs, View
+from milon.base.ids import Digest
+from milon.base.merkle import compute_root
+from milon.base.units import Epoch, View
+from milon.chain.evidence import Evidence
+from milon.chain.header import PROTOCOL_VERSION, Header, compute_header_hash
 from milon.chain.transaction import Transaction
 
-PROTOCOL_VERSION = 1
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Block",
+    "Header",
+    "Receipt",
+    "compute_beacon",
+    "compute_header_hash",
+    "compute_receipts_root",
+    "compute_transactions_root",
+    "compute_vrf_input",
+]
 
 
-@wire("header/1")
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Commits to everything a block is and does."""
-
-    chain_id: str  # of this chain only
-    version: Count  # of the protocol
-    height: Height  # one more than the parent's
-    epoch: Epoch  # which validator set
-    view: View  # in which it was proposed
-    parent_hash: Digest  # header hash of the parent; genesis hash at height 1
-    parent_view: View  # 0 where the parent is genesis
-    proposer: AccountId  # leader of the view
-    time_ms: TimeMs  # later than the parent's
-    transactions_root: Digest  # Merkle root over the transactions
-    receipts_root: Digest  # Merkle root over the receipts
-    state_root: Digest  # of the ledger after this block
-    evidence_root: Digest  # Merkle root over the evidence
-    learning_root: Digest  # Merkle root over the rounds this block closes
-    validators_hash: Digest  # of this epoch's validator set
-    next_validators_hash: Digest  # of the next epoch's
-    parameters_hash: Digest  # of the parameters in force
-    justification_hash: Digest  # Merkle root over the parent's notarization and the nullifications since
-    vrf: VrfProof  # the proposer's over epoch, view and the parent's beacon
-    beacon: Digest  # from the parent's beacon and the VRF's output
-
-
-@wire("block/1")
+@wire("block/2")
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A header and the transactions under it."""
+    """A header with the transactions and the evidence under it."""
 
     header: Header  # see there
     transactions: tuple[Transaction, ...]  # in the order they are applied
+    evidence: tuple[Evidence, ...] = ()  # in order of id; applied before the transactions
 
 
 @wire("receipt/1")
@@ -58,14 +44,6 @@ class Receipt:
 
     transaction: Digest  # its hash
     problem: str  # why it was refused, `reason: detail`; empty where it took effect
-
-
-NO_EVIDENCE_ROOT = EMPTY_ROOT
-
-
-def compute_header_hash(header: Header) -> Digest:
-    """The block's name."""
-    return digest("header", encode(header))
 
 
 def compute_transactions_root(transactions: Sequence[Transaction]) -> Digest:

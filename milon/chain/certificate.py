@@ -11,7 +11,7 @@ from milon.base.errors import Reason, require
 from milon.base.hashing import digest
 from milon.base.ids import AccountId, Digest, Signature
 from milon.base.signing import SecretKey, sign, verify
-from milon.base.units import Epoch, Power, View
+from milon.base.units import Count, Epoch, Power, View
 
 
 class VoteKind(IntEnum):
@@ -22,13 +22,14 @@ class VoteKind(IntEnum):
     FINALIZE = 3  # I saw the notarization and did not nullify
 
 
-@wire("validator/1")
+@wire("validator/2")
 @dataclass(frozen=True, slots=True)
 class Validator:
     """A member of the set."""
 
     account: AccountId  # its key
     power: Power  # its stake
+    learning: Count = Count(0)  # protocol fees burned for segments of its that were verified, halved each epoch
 
 
 @wire("vote-content/1")

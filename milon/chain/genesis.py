@@ -10,11 +10,12 @@ from milon.base.hashing import digest
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Amount, Power, TimeMs
 from milon.chain.certificate import Validator
-from milon.chain.params import Parameters
+from milon.chain.params import EPOCH_NEVER_ENDS, Parameters
 
 SUPPLY_MAX = 1 << 60  # sums of amounts stay inside 63 bits
 BLOCKS_MAX = 1 << 32  # of a delay: heights plus delays stay inside 63 bits
 VALIDATORS_MAX = 512  # a certificate of all of them is 50 KiB
+EPOCHS_KEPT_MAX = 64  # past sets that the ledger holds for evidence: 23 KiB each at most
 
 
 @wire("genesis-account/1")
@@ -62,10 +63,40 @@ def verify_genesis(genesis: Genesis) -> None:
     require(parameters.block_time_ms >= 1, Reason.OUT_OF_RANGE, "deadlines count block times of at least a millisecond")
     for name, blocks in (("beacon", parameters.beacon_delay_blocks), ("unbonding", parameters.unbond_blocks)):
         require(1 <= blocks <= BLOCKS_MAX, Reason.OUT_OF_RANGE, f"a {name} delay of {blocks} blocks")
+    _verify_epochs(parameters)
     accounts = [entry.account for entry in genesis.accounts]
     require(accounts == sorted(set(accounts)), Reason.NOT_CANONICAL, "accounts are out of order or double")
     supply = sum(entry.balance + entry.bonded for entry in genesis.accounts)
     require(supply <= SUPPLY_MAX, Reason.OUT_OF_RANGE, f"a supply of {supply}; {SUPPLY_MAX} is the most")
     validators = validators_of(genesis)
-    require(1 <= len(validators) <= VALIDATORS_MAX, Reason.OUT_OF_RANGE, f"{len(validators)} validators")
+    is_fixed = parameters.epoch_blocks >= EPOCH_NEVER_ENDS
+    most = VALIDATORS_MAX if is_fixed else int(parameters.validators_max)
+    require(1 <= len(validators) <= most, Reason.OUT_OF_RANGE, f"{len(validators)} validators, {most} are the most")
     require(all(validator.power > 0 for validator in validators), Reason.OUT_OF_RANGE, "a validator without stake")
+
+
+def _verify_epochs(parameters: Parameters) -> None:
+    """Raise `Rejected` unless sets can change and offenders be slashed by these parameters."""
+    for name, ppm in (
+        ("power cap", parameters.power_cap_ppm),
+        ("learning", parameters.learning_ppm),
+        ("protocol fee", parameters.protocol_fee_ppm),
+        ("evidence slash", parameters.evidence_slash_ppm),
+        ("jail", parameters.jail_missed_ppm),
+    ):
+        require(ppm <= 1_000_000, Reason.OUT_OF_RANGE, f"a {name} share of more than everything")
+    require(parameters.power_cap_ppm >= 1, Reason.OUT_OF_RANGE, "a power cap of nothing")
+    is_epoch = 1 <= parameters.epoch_blocks <= EPOCH_NEVER_ENDS
+    require(is_epoch, Reason.OUT_OF_RANGE, f"an epoch of {parameters.epoch_blocks} blocks")
+    members = parameters.validators_max
+    require(1 <= members <= VALIDATORS_MAX, Reason.OUT_OF_RANGE, f"sets of at most {members} validators")
+    age, waiting = parameters.evidence_age_blocks, parameters.unbond_blocks
+    require(age >= 1, Reason.OUT_OF_RANGE, "evidence must live for a block at least")
+    is_reached = age < waiting
+    require(is_reached, Reason.OUT_OF_RANGE, f"stake leaves after {waiting} blocks, evidence lives for {age}")
+    epochs = age // parameters.epoch_blocks
+    require(epochs <= EPOCHS_KEPT_MAX, Reason.OUT_OF_RANGE, f"evidence that lives for {epochs} epochs")
+    require(parameters.jail_blocks <= BLOCKS_MAX, Reason.OUT_OF_RANGE, f"a jail of {parameters.jail_blocks} blocks")
+    require(parameters.evidence_correlation <= 1_000_000, Reason.OUT_OF_RANGE, "a correlation beyond everything")
+    is_payable = parameters.block_reward <= SUPPLY_MAX
+    require(is_payable, Reason.OUT_OF_RANGE, f"a block reward of {parameters.block_reward}")

@@ -38,7 +38,7 @@ class Payment:
 
     account: AccountId  # whose
     amount: Amount  # how many
-    reason: str  # "segments", "replays", "refund", "slash" (taken away), "refutation" (a refuter's share)
+    reason: str  # "segments", "fee" (burned of it), "replays", "refund", "slash" (taken), "refutation" (a refuter's)
 
 
 @wire("closed-round/1")

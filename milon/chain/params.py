@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from milon.base.codec import encode, wire
 from milon.base.hashing import digest
 from milon.base.ids import Digest
-from milon.base.units import Amount, Count
+from milon.base.units import Amount, Count, Epoch, Height
+
+EPOCH_NEVER_ENDS = 1 << 40  # blocks of an epoch that no chain lives to the end of: the set is fixed in genesis
 
 
-@wire("parameters/1")
+@wire("parameters/2")
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What governance may one day change."""
@@ -23,7 +25,7 @@ class Parameters:
     block_bytes_max: Count = Count(2 << 20)  # travels in well under delta on a slow line
     block_transactions_max: Count = Count(2_000)  # bounds execution time
     transaction_bytes_max: Count = Count(256 << 10)  # the largest honest one: the opening of a claim of 2,000 segments
-    epoch_blocks: Count = Count(1 << 40)  # the validator set is fixed in genesis
+    epoch_blocks: Count = Count(EPOCH_NEVER_ENDS)  # how long a validator set holds; by default it is fixed in genesis
     fee_min: Amount = Amount(1)  # burned; makes refused transactions cost something
     unbond_blocks: Count = Count(1_000)  # how long unbonding stake stays slashable
     slash_ppm: Count = Count(500_000)  # of a liar's stake: half of it burns, half goes to the refuters
@@ -31,8 +33,35 @@ class Parameters:
     data_bytes_max: Count = Count(4 << 30)  # of one job's blobs together: what every validator must fetch
     program_memory_bytes_max: Count = Count(4 << 30)  # of one training step
     program_operations_max: Count = Count(1 << 44)  # of one training step
+    validators_max: Count = Count(100)  # members of a set: every one of them votes on every block
+    validator_bond_min: Amount = Amount(1)  # own stake of a member; makes a place in the set cost something
+    power_cap_ppm: Count = Count(333_332)  # of a set's power that one member has at most: nobody alone stops the chain
+    learning_ppm: Count = Count(500_000)  # of the leader weights that learning decides; stake decides the rest
+    protocol_fee_ppm: Count = Count(10_000)  # of what a trainer is paid: burned, and its learning share
+    block_reward: Amount = Amount(0)  # minted for whoever proposed the block and those who delegated to it
+    evidence_age_blocks: Count = Count(500)  # after its epoch's end an offence is too old; less than `unbond_blocks`
+    evidence_slash_ppm: Count = Count(50_000)  # of an offender's stake that burns however small it is
+    evidence_correlation: Count = Count(3)  # and so many times the share of power that offends together
+    jail_missed_ppm: Count = Count(500_000)  # of its turns to lead in an epoch: who misses more is jailed
+    jail_turns_min: Count = Count(4)  # fewer turns in an epoch show nothing
+    jail_blocks: Count = Count(100)  # a jailed validator asks to come back after as many
 
 
 def compute_parameters_hash(parameters: Parameters) -> Digest:
     """What headers commit to."""
     return digest("parameters", encode(parameters))
+
+
+def compute_epoch(height: Height, parameters: Parameters) -> Epoch:
+    """The epoch of the block at `height` (1 or more): epoch e holds heights `e * L + 1` to `(e + 1) * L`."""
+    return Epoch((height - 1) // parameters.epoch_blocks)
+
+
+def compute_last_height(epoch: Epoch, parameters: Parameters) -> Height:
+    """The height of an epoch's last block."""
+    return Height((epoch + 1) * parameters.epoch_blocks)
+
+
+def is_last_of_epoch(height: Height, parameters: Parameters) -> bool:
+    """Whether the block at `height` (1 or more) ends its epoch, and so fixes the next validator set."""
+    return height % parameters.epoch_blocks == 0

@@ -45,6 +45,44 @@ class Withdraw:
     """Collect the stake whose waiting time is over."""
 
 
+@wire("stand/1")
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Ask for a place among the validators from the next epoch on, or name another commission."""
+
+    commission_ppm: Count  # of what delegators earn with the stake they lend
+
+
+@wire("retire/1")
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Give up the place among the validators at the epoch's end."""
+
+
+@wire("unjail/1")
+@dataclass(frozen=True, slots=True)
+class Unjail:
+    """Ask to be a candidate again after an absence."""
+
+
+@wire("delegate/1")
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """Lend coins to a candidate's power; they earn with it and are slashed with it."""
+
+    validator: AccountId  # whom
+    amount: Amount  # how many at most: as many as whole shares cost
+
+
+@wire("undelegate/1")
+@dataclass(frozen=True, slots=True)
+class Undelegate:
+    """Ask for delegated coins back; they stay slashable until the waiting time is over."""
+
+    validator: AccountId  # from whom
+    amount: Amount  # how many
+
+
 @wire("submit-job/1")
 @dataclass(frozen=True, slots=True)
 class SubmitJob:
@@ -133,6 +171,11 @@ Action = (
     | Bond
     | Unbond
     | Withdraw
+    | Stand
+    | Retire
+    | Unjail
+    | Delegate
+    | Undelegate
     | SubmitJob
     | HoldJob
     | Enrol

@@ -106,6 +106,15 @@ class NodeClient:
         """One account; `account` in hexadecimal."""
         return self._ask("GET", f"/v1/accounts/{account}")
 
+    def validators(self) -> list[Json]:
+        """The members of the running epoch and the candidates for the next, in order of account."""
+        found: list[Json] = self._ask("GET", "/v1/validators")["validators"]
+        return found
+
+    def validator(self, account: str) -> Json:
+        """One account as a validator; `account` in hexadecimal."""
+        return self._ask("GET", f"/v1/validators/{account}")
+
     def block(self, name: str | int) -> Json:
         """A block by height, hash, or "latest"."""
         return self._ask("GET", f"/v1/blocks/{name}")

@@ -8,27 +8,34 @@ from dataclasses import dataclass
 from milon.base import vrf
 from milon.base.ids import AccountId, Digest, VrfProof
 from milon.base.signing import SecretKey
-from milon.base.units import Epoch
+from milon.base.units import Epoch, Height
 from milon.chain.certificate import (
     Certificate,
     Validator,
     Vote,
     VoteContent,
-    compute_validators_hash,
     sign_vote,
     verify_certificate,
     verify_vote,
 )
-from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
+from milon.chain.evidence import Evidence
+from milon.chain.genesis import Genesis, compute_genesis_hash
 from milon.chain.params import Parameters, compute_parameters_hash
 from milon.chain.transaction import Transaction
-from milon.consensus.leader import list_leaders
 from milon.consensus.mempool import Standing
 from milon.contracts.apply import Applied, BlockContext
 from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
 
-EPOCH = Epoch(0)  # the validator set is fixed in genesis: there is one epoch
+
+def _no_evidence(
+    ledger: Ledger, candidates: Sequence[Evidence], height: Height, parameters: Parameters
+) -> tuple[Evidence, ...]:
+    return ()
+
+
+def _no_epochs(ledger: Ledger, epoch: Epoch) -> tuple[Validator, ...]:
+    raise RuntimeError(f"these rules know no validators of epoch {epoch}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Application:
     select_transactions: Callable[[Ledger, BlockContext, Sequence[Transaction]], tuple[Transaction, ...]]  # admissible
     is_waiting_for_blocks: Callable[[Ledger], bool]  # learning waits for the next heights
     standing_of: Callable[[Ledger, AccountId], Standing]  # a sender's, for what may wait
+    validators_at: Callable[[Ledger, Epoch], tuple[Validator, ...]] = _no_epochs  # a set; none: unknown or forgotten
+    select_evidence: Callable[[Ledger, Sequence[Evidence], Height, Parameters], tuple[Evidence, ...]] = _no_evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +70,11 @@ class Config:
 
     genesis: Genesis  # of the chain
     genesis_hash: Digest  # its name
-    validators: tuple[Validator, ...]  # in order of account
-    leaders: tuple[AccountId, ...]  # of one schedule
-    validators_hash: Digest  # what headers commit to
     parameters_hash: Digest  # what headers commit to
     store: StoreReader  # the newest final state; only read, and only commits by this engine change it
     application: Application  # the ledger's rules
     cryptography: Cryptography  # signing and checking
-    key: SecretKey | None  # of a validator; None: follow and never vote
+    key: SecretKey | None  # votes in the epochs whose set has its account; None: follow and never vote
     account: AccountId | None  # the key's
 
     @property
@@ -81,11 +87,6 @@ class Config:
         """The parameters in force."""
         return self.genesis.parameters
 
-    @property
-    def total_power(self) -> int:
-        """The power of all validators together."""
-        return sum(validator.power for validator in self.validators)
-
 
 def make_config(
     genesis: Genesis,
@@ -94,21 +95,14 @@ def make_config(
     key: SecretKey | None = None,
     cryptography: Cryptography = ED25519,
 ) -> Config:
-    """The configuration of a node; a key that is not a validator's is left out, and the node only follows."""
-    validators = validators_of(genesis)
-    account = None if key is None else key.account
-    if all(validator.account != account for validator in validators):
-        key = account = None
+    """The configuration of a node; it follows, and votes in the epochs whose validators have its key."""
     return Config(
         genesis=genesis,
         genesis_hash=compute_genesis_hash(genesis),
-        validators=validators,
-        leaders=list_leaders(validators),
-        validators_hash=compute_validators_hash(validators),
         parameters_hash=compute_parameters_hash(genesis.parameters),
         store=store,
         application=application,
         cryptography=cryptography,
         key=key,
-        account=account,
+        account=None if key is None else key.account,
     )

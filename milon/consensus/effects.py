@@ -8,10 +8,11 @@ from milon.base.errors import Reason
 from milon.base.ids import AccountId, Digest
 from milon.base.units import TimeMs, View
 from milon.chain.block import Block, Receipt
-from milon.chain.certificate import Vote
+from milon.chain.evidence import Evidence, offender_of
 from milon.chain.learning import ClosedRound
 from milon.consensus.events import Peer
 from milon.consensus.messages import LogRecord, Message
+from milon.consensus.votes import Place
 from milon.state.store import Commit
 
 
@@ -57,9 +58,9 @@ class CommitBlocks:
 
 @dataclass(frozen=True, slots=True)
 class PruneLog:
-    """Records of views up to this one may leave the vote log."""
+    """Records up to this place may leave the vote log."""
 
-    view: View  # the last one below the stored tip's
+    place: Place  # the last one below the stored tip's
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,14 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class Accuse:
-    """A validator signed two things that contradict each other."""
+    """A validator is proven to have broken the rules of voting."""
 
-    first: Vote  # the vote seen first
-    second: Vote  # the one that contradicts it
+    evidence: Evidence  # the proof, which goes into a block
+
+    @property
+    def offender(self) -> AccountId:
+        """Who did."""
+        return offender_of(self.evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,23 +14,36 @@ view between. So: two quorums share an honest validator, hence no view is both f
 notarized blocks; a finalized block was notarized; every later block shows that the views it skips were nullified;
 hence no later chain skips a finalized block.
 
+An epoch is a fixed number of blocks with one set of validators; its last block names the next set. That block must be
+final before the next epoch begins. Until it is, leaders of later views propose blocks above it that change nothing: if
+one of those is final, so is the last block. Then views start again at 1, and the last block stands where genesis stood;
+the blocks above it are forgotten but for their headers, which prove it final. A node that is in an older epoch fetches
+the blocks that lead on, each epoch's by the word of its own validators; one that is not in the set only follows.
+
+Who signs two votes that exclude each other, or NOTARIZE for a block whose justification does not hold, has left the
+evidence with others. It is told to everybody, goes into a block before the transactions, and is checked by all.
+
 A step does four things. It takes the event in. It settles: enter the newest view, commit what is final, judge the
 proposal, propose, give the view up when its time is over; round and round until nothing changes. It notes when to wake
 up next. And it puts the effects into their one order: written down first, sent afterwards, committed last. An event
 that is refused (`Rejected`) changes nothing, and the peer that sent it is blamed.
 
 Where to find what: `votes` signs, `tally` counts, `justification` finds parents, `proposals` builds and judges,
-`blocks` executes, `finality` commits, `sync` fetches, `views` keeps time, `restore` starts from disk.
+`blocks` executes, `finality` commits, `members` and `epochs` know who votes when, `accusation` has the evidence, `sync`
+fetches, `views` keeps time, `restore` starts from disk.
 """
 
 from __future__ import annotations
 
 from milon.base.errors import Rejected
 from milon.chain.certificate import Certificate, Vote
+from milon.chain.evidence import BadJustification, Contradiction
 from milon.chain.transaction import Transaction, compute_transaction_hash
+from milon.consensus.accusation import take_evidence
 from milon.consensus.application import Config
 from milon.consensus.blocks import ledger_after
 from milon.consensus.effects import Blame, Effect, TransactionRefused
+from milon.consensus.epochs import is_of_other_epoch, take_early
 from milon.consensus.events import Committed, Event, MessageReceived, Peer, TimerFired, TransactionsReceived
 from milon.consensus.finality import commit_final, commit_up_to, take_committed
 from milon.consensus.mempool import add_transaction
@@ -55,6 +68,7 @@ from milon.consensus.sync import (
     answer_certificates,
     answer_range,
     answer_status,
+    follow_ahead,
     take_block,
     take_certificates,
     take_range,
@@ -106,6 +120,8 @@ def _note_peer(turn: Turn, peer: Peer) -> None:
 
 
 def _take_message(turn: Turn, message: Message) -> None:
+    if is_of_other_epoch(turn, message):
+        return
     match message:
         case Vote():
             take_vote(turn, message)
@@ -120,13 +136,28 @@ def _take_message(turn: Turn, message: Message) -> None:
         case BlockResponse():
             take_block(turn, message)
         case RangeResponse():
-            last = take_range(turn, message)
-            if last is not None:
-                commit_up_to(turn, last)
+            found = take_range(turn, message)
+            if found is not None:
+                commit_up_to(turn, *found)
         case Status():
             take_status(turn, message)
+        case Contradiction() | BadJustification():
+            take_evidence(turn, message)
         case _:
             _answer(turn, message)
+
+
+def _take_early(turn: Turn) -> None:
+    """What was said of this epoch before it began here, each message as if it came now."""
+    speaker = turn.peer
+    for peer, message in take_early(turn):
+        saved = turn.mark(peer)
+        try:
+            _take_message(turn, message)
+        except Rejected as error:
+            turn.undo(saved)
+            turn.emit(Blame(peer, error.reason, error.detail))
+    turn.peer = speaker
 
 
 _Request = BlockRequest | RangeRequest | CertificateRequest | JustificationRequest | StatusRequest
@@ -159,9 +190,10 @@ def _take_transaction(turn: Turn, transaction: Transaction) -> None:
 
 def settle(turn: Turn) -> None:
     """Do everything that the state and the clock call for, until nothing more changes."""
-    final_view = turn.state.final_view
+    final = (turn.state.members.epoch, turn.state.final_view)
     for _ in range(SETTLE_ROUNDS_MAX):
         before = turn.state
+        _take_early(turn)
         advance_view(turn)
         commit_final(turn)
         judge_proposal(turn)
@@ -171,6 +203,7 @@ def settle(turn: Turn) -> None:
             break
     else:
         raise RuntimeError("the engine does not come to rest")
-    if turn.state.final_view > final_view:
+    if (turn.state.members.epoch, turn.state.final_view) > final:
         postpone_standstill(turn)
+    follow_ahead(turn)
     resend_when_due(turn)

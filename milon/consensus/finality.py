@@ -6,16 +6,22 @@ from dataclasses import replace
 
 from milon.base.codec import encode
 from milon.base.ids import Digest
-from milon.base.units import Height, View
+from milon.base.units import Epoch, Height, View
+from milon.chain.finality import FinalityProof, encode_finality
 from milon.chain.learning import BlockReport
+from milon.consensus.accusation import drop_useless_evidence
 from milon.consensus.blocks import ledger_after
 from milon.consensus.effects import CommitBlocks, FinalizedBlock, PruneLog
+from milon.consensus.epochs import enter_next_epoch
+from milon.consensus.members import is_filler
 from milon.consensus.mempool import drop_stale
 from milon.consensus.state import Ancestor, Executed, State
 from milon.consensus.sync import resolve
 from milon.consensus.tally import forget_below_final
 from milon.consensus.turn import Turn
 from milon.state.store import Commit
+
+VIEW_END = View(1 << 62)  # after every view of an epoch
 
 
 def commit_final(turn: Turn) -> None:
@@ -28,12 +34,36 @@ def commit_final(turn: Turn) -> None:
         return
     ancestor = resolve(turn, finalization.content.block, is_final=True)
     if ancestor is not None:
-        commit_up_to(turn, ancestor)
+        commit_up_to(turn, ancestor, FinalityProof((), finalization))
 
 
-def commit_up_to(turn: Turn, last: Ancestor) -> None:
-    """Hand out the executed blocks above the tip up to `last`, which is final, and go on from there."""
-    state = turn.state
+def commit_up_to(turn: Turn, last: Ancestor, proof: FinalityProof | None) -> None:
+    """Hand out the executed blocks above the tip up to `last`, which is final, and go on from there.
+
+    Blocks above the epoch's last one are not handed out: their headers show why that one is final, and the next epoch
+    begins on it. `proof` is of `last`, where it has one.
+    """
+    path = _find_path(turn.state, last)
+    fillers = [entry.block.header for entry in path if is_filler(turn.state.members, entry.block.header)]
+    path = path[: len(path) - len(fillers)]
+    if proof is not None and fillers:
+        proof = FinalityProof((*fillers, *proof.headers), proof.finalization)
+    tip = path[-1].ancestor
+    turn.emit(_make_effect(path, proof))
+    turn.update(tip=tip, finality=proof)
+    _forget_other_branches(turn)
+    forget_below_final(turn)
+    ledger = ledger_after(turn.config, turn.state, tip.hash)
+    senders = sorted({transaction.body.sender for entry in path for transaction in entry.block.transactions})
+    standings = {sender: turn.config.application.standing_of(ledger, sender) for sender in senders}
+    turn.update(mempool=drop_stale(turn.state.mempool, standings), requests={})
+    drop_useless_evidence(turn)
+    if tip.height == turn.state.members.last_height:
+        enter_next_epoch(turn)
+
+
+def _find_path(state: State, last: Ancestor) -> list[Executed]:
+    """The executed blocks above the tip up to `last`, heights ascending."""
     path: list[Executed] = []
     cursor = last.hash
     while cursor != state.tip.hash:
@@ -41,37 +71,26 @@ def commit_up_to(turn: Turn, last: Ancestor) -> None:
         path.append(entry)
         cursor = entry.block.header.parent_hash
     path.reverse()
-    turn.emit(_make_effect(state, path))
-    turn.update(tip=last)
-    _forget_other_branches(turn)
-    forget_below_final(turn)
-    ledger = ledger_after(turn.config, turn.state, last.hash)
-    senders = sorted({transaction.body.sender for entry in path for transaction in entry.block.transactions})
-    standings = {sender: turn.config.application.standing_of(ledger, sender) for sender in senders}
-    turn.update(mempool=drop_stale(turn.state.mempool, standings), requests={})
+    return path
 
 
-def _make_effect(state: State, path: list[Executed]) -> CommitBlocks:
+def _make_effect(path: list[Executed], proof: FinalityProof | None) -> CommitBlocks:
     changes: dict[bytes, bytes | None] = {}
     nodes: dict[bytes, bytes | None] = {}
     for entry in path:
         changes.update(entry.changes)
         nodes.update(entry.nodes)
     last = path[-1].ancestor
-    final = state.finalization
-    is_certified = final is not None and final.content.block == last.hash
     commit = Commit(
         blocks=tuple((entry.ancestor.height, entry.ancestor.hash, encode(entry.block)) for entry in path),
-        certificates=((last.height, encode(final)),) if is_certified else (),
+        certificates=() if proof is None else ((last.height, encode_finality(proof)),),
         receipts=tuple((entry.ancestor.height, encode(BlockReport(entry.receipts, entry.closed))) for entry in path),
         changes=changes,
         nodes=nodes,
         tip=(last.height, last.hash),
         state_root=last.state_root,
     )
-    finalized = tuple(
-        FinalizedBlock(entry.block, entry.ancestor.hash, entry.receipts, entry.closed) for entry in path
-    )
+    finalized = tuple(FinalizedBlock(entry.block, entry.ancestor.hash, entry.receipts, entry.closed) for entry in path)
     return CommitBlocks(commit, finalized)
 
 
@@ -100,6 +119,10 @@ def take_committed(turn: Turn, height: Height) -> None:
     """The store has everything up to `height`: overlays of those blocks are no longer needed, nor are log records."""
     kept = {name: entry for name, entry in turn.state.executed.items() if entry.ancestor.height > height}
     turn.update(executed=kept)
-    tip = turn.state.tip
-    if height == tip.height and tip.view:
-        turn.emit(PruneLog(View(tip.view - 1)))  # the tip's notarization may stand in an own proposal's justification
+    tip, epoch = turn.state.tip, turn.state.members.epoch
+    if height != tip.height:
+        return
+    if tip.view:  # the tip's notarization may stand in an own proposal's justification
+        turn.emit(PruneLog((epoch, View(tip.view - 1))))
+    elif epoch:
+        turn.emit(PruneLog((Epoch(epoch - 1), VIEW_END)))

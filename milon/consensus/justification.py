@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from milon.base.codec import encode
 from milon.base.errors import Reason, require
+from milon.base.hashing import digest
 from milon.base.ids import Digest
 from milon.base.merkle import compute_root
 from milon.base.units import View
 from milon.chain.block import Header
-from milon.chain.certificate import Certificate, VoteKind
-from milon.consensus.application import EPOCH, Config
+from milon.chain.certificate import Certificate
+from milon.chain.evidence import count_entries, verify_entry_content
 from milon.consensus.messages import CERTIFICATES_MAX, CERTIFICATES_MAX_BYTES
 from milon.consensus.state import State
 
@@ -26,12 +27,16 @@ class Lineage:
     """The parent that a block of some view may have, and the proof."""
 
     parent_hash: Digest  # of the parent's header, or the genesis
-    parent_view: View  # 0 for genesis
+    parent_view: View  # 0 for genesis, and for the last block of the epoch before
     certificates: tuple[Certificate, ...]  # the parent's (none for genesis), then nullifications in order of view
 
 
-def find_lineage(config: Config, state: State, view: View) -> Lineage | View:
-    """The newest certified parent for a block of `view`, or the view whose certificate is missing."""
+def find_lineage(state: State, view: View) -> Lineage | View:
+    """The newest certified parent for a block of `view`, or the view whose certificate is missing.
+
+    Below the epoch's first view lies the last block of the one before: as long as nothing of the epoch is final, the
+    tip.
+    """
     skipped: list[Certificate] = []
     final = state.finalization
     for below in range(view - 1, 0, -1):
@@ -45,7 +50,14 @@ def find_lineage(config: Config, state: State, view: View) -> Lineage | View:
         if nullification is None:
             return candidate
         skipped.append(nullification)
-    return Lineage(config.genesis_hash, View(0), tuple(reversed(skipped)))
+    if state.tip.view:
+        return state.tip.view
+    return Lineage(state.tip.hash, View(0), tuple(reversed(skipped)))
+
+
+def certificate_digest(certificate: Certificate) -> Digest:
+    """Names the exact bytes: another certificate for the same content may hold bad signatures."""
+    return digest("certificate", encode(certificate))
 
 
 def compute_justification_hash(parent_view: View, certificates: Sequence[Certificate]) -> Digest:
@@ -56,20 +68,12 @@ def compute_justification_hash(parent_view: View, certificates: Sequence[Certifi
 
 def count_certificates(header: Header) -> int:
     """How many certificates the header's justification has."""
-    return header.view - header.parent_view - (0 if header.parent_view else 1)
+    return count_entries(header) - (0 if header.parent_view else 1)
 
 
 def verify_entry(header: Header, index: int, certificate: Certificate) -> None:
     """Raise `Rejected` unless certificate `index` says what it must; signatures are not checked."""
-    content = certificate.content
-    require(content.epoch == EPOCH, Reason.DIFFERS, "a certificate of another epoch")
-    if header.parent_view and index == 0:
-        is_parent = content.view == header.parent_view and content.block == header.parent_hash
-        require(is_parent and content.kind is not VoteKind.NULLIFY, Reason.DIFFERS, "not the parent's certificate")
-        return
-    view = header.parent_view + index + (0 if header.parent_view else 1)
-    is_skip = content.kind is VoteKind.NULLIFY and content.view == view
-    require(is_skip, Reason.DIFFERS, f"no nullification of view {view}")
+    verify_entry_content(header, index + (0 if header.parent_view else 1), certificate.content)
 
 
 def verify_justification(header: Header, certificates: Sequence[Certificate]) -> None:

@@ -10,31 +10,33 @@ from milon.base.units import Epoch, View
 from milon.chain.certificate import Validator
 
 SLOTS_MAX = 4096  # views of one schedule: eight a validator in the largest set, computed in about a second at most
-LEARNING_NUMERATOR, LEARNING_DENOMINATOR = 1, 2  # the learning share's part of a weight, where there is any learning
+LEARNING_PPM = 500_000  # the learning share's part of a weight, unless the chain's parameters say otherwise
+PARTS_PER_MILLION = 1_000_000
 
 
-def compute_weights(powers: Sequence[int], learning: Sequence[int] = ()) -> tuple[int, ...]:
+def compute_weights(
+    powers: Sequence[int], learning: Sequence[int] = (), learning_ppm: int = LEARNING_PPM
+) -> tuple[int, ...]:
     """Leader weights in proportion to `(1 - a) * stake share + a * learning share`, one a validator.
 
     `learning` holds the burned protocol fees credited to each validator; all zero, or none given, means stake alone.
+    `a` is `learning_ppm` (at most a million) parts of a million.
     """
     total, learned = sum(powers), sum(learning)
     if learned == 0:
         return tuple(powers)
-    stake_part = (LEARNING_DENOMINATOR - LEARNING_NUMERATOR) * learned
-    learning_part = LEARNING_NUMERATOR * total
-    return tuple(
-        power * stake_part + credit * learning_part for power, credit in zip(powers, learning, strict=True)
-    )
+    stake_part = (PARTS_PER_MILLION - learning_ppm) * learned
+    learning_part = learning_ppm * total
+    return tuple(power * stake_part + credit * learning_part for power, credit in zip(powers, learning, strict=True))
 
 
 def compute_slots(weights: Sequence[int]) -> tuple[int, ...]:
     """How many views of one schedule each validator leads: exact where that fits, else rounded, never below one.
 
-    Every weight must be positive. The sum is at most `SLOTS_MAX` plus one per validator.
+    Some weight must be positive. The sum is at most `SLOTS_MAX` plus one per validator.
     """
     divisor = gcd(*weights)
-    exact = tuple(weight // divisor for weight in weights)
+    exact = tuple(max(1, weight // divisor) for weight in weights)
     total = sum(exact)
     if total <= SLOTS_MAX:
         return exact
@@ -65,9 +67,11 @@ def compute_visit_bound(slots: Sequence[int], index: int) -> int:
     return min(-(-(1 + len(slots).bit_length()) * total // slots[index]), 2 * total)
 
 
-def list_leaders(validators: Sequence[Validator]) -> tuple[AccountId, ...]:
+def list_leaders(validators: Sequence[Validator], learning_ppm: int = LEARNING_PPM) -> tuple[AccountId, ...]:
     """The leaders of one schedule, in order of view; computed once for a validator set, then repeated."""
-    slots = compute_slots(compute_weights([validator.power for validator in validators]))
+    powers = [validator.power for validator in validators]
+    learning = [validator.learning for validator in validators]
+    slots = compute_slots(compute_weights(powers, learning, learning_ppm))
     return tuple(validators[index].account for index in compute_schedule(slots))
 
 

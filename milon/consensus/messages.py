@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from milon.base.codec import SIZE_MAX_BYTES, decode, encode, wire
 from milon.base.ids import Digest
-from milon.base.units import Count, Height, View
+from milon.base.units import Count, Epoch, Height, View
 from milon.chain.block import Block, Header
 from milon.chain.certificate import Certificate, Vote
+from milon.chain.evidence import BadJustification, Contradiction
 
 MESSAGE_MAX_BYTES = SIZE_MAX_BYTES  # a block of 2 MiB, its justification of 1 MiB, and room
 CERTIFICATES_MAX_BYTES = 1 << 20  # of certificates in one message: twenty of the largest validator set
@@ -57,11 +58,12 @@ class CertificateBatch:
     certificates: tuple[Certificate, ...]  # any
 
 
-@wire("certificate-request/1")
+@wire("certificate-request/2")
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """Ask for the certificates of some views."""
+    """Ask for the certificates of some views of an epoch."""
 
+    epoch: Epoch  # of this epoch
     first: View  # from this view on
     last: View  # to this one
 
@@ -112,7 +114,7 @@ class Status:
     """How far a node is."""
 
     height: Height  # of its newest final block
-    finalization: Certificate | None  # the newest it holds; none at genesis
+    finalization: Certificate | None  # the newest it holds, of its epoch or the one before; none at genesis
 
 
 Message = (
@@ -129,6 +131,8 @@ Message = (
     | RangeResponse
     | StatusRequest
     | Status
+    | Contradiction
+    | BadJustification
 )
 
 
@@ -179,10 +183,9 @@ def decode_record(raw: bytes) -> LogRecord:
     return decode(LogRecord, raw)
 
 
-def view_of_record(record: LogRecord) -> View:
-    """The view a record belongs to: once a later one is final and stored, the record may go."""
-    if isinstance(record, LoggedVote):
-        return record.vote.content.view
+def place_of_record(record: LogRecord) -> tuple[Epoch, View]:
+    """The epoch and view a record belongs to: once a later place is final and stored, the record may go."""
     if isinstance(record, LoggedBlock):
-        return record.block.header.view
-    return record.certificate.content.view
+        return record.block.header.epoch, record.block.header.view
+    content = record.vote.content if isinstance(record, LoggedVote) else record.certificate.content
+    return content.epoch, content.view

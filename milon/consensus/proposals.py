@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.base.units import Count, TimeMs, View
 from milon.chain.block import compute_header_hash
 from milon.chain.certificate import VoteKind
+from milon.chain.evidence import Evidence
 from milon.chain.transaction import Transaction
-from milon.consensus.application import EPOCH
+from milon.consensus.accusation import accuse_unjustified
 from milon.consensus.blocks import (
     Plan,
     build_block,
@@ -19,8 +22,9 @@ from milon.consensus.blocks import (
     verify_body,
     with_executed,
 )
-from milon.consensus.effects import ProposalRefused
+from milon.consensus.effects import Blame, ProposalRefused
 from milon.consensus.justification import (
+    certificate_digest,
     compute_justification_hash,
     count_certificates,
     find_lineage,
@@ -28,7 +32,7 @@ from milon.consensus.justification import (
     verify_entry,
     verify_justification,
 )
-from milon.consensus.leader import leader_of
+from milon.consensus.members import compute_child_height, leader_in, voter_of
 from milon.consensus.mempool import list_candidates
 from milon.consensus.messages import JustificationPart, JustificationRequest, Proposal
 from milon.consensus.state import Ancestor, State
@@ -37,34 +41,43 @@ from milon.consensus.tally import VIEW_WINDOW, cast, cast_and_send, count_vote, 
 from milon.consensus.turn import Turn
 from milon.consensus.votes import NO_VOTES
 
+PENDING_FULL_MAX = 64  # blocks above the final one that may carry transactions: 128 MiB of them at the very most
+
 
 def is_leading(turn: Turn) -> bool:
     """Whether this node leads the current view and has not voted in it."""
-    state, account = turn.state, turn.config.account
-    if account is None or state.own.get(state.view, NO_VOTES) != NO_VOTES or state.view <= state.floor:
+    state, account = turn.state, voter_of(turn.config, turn.state)
+    if account is None or state.own.get(state.view, NO_VOTES) != NO_VOTES or is_silent(state):
         return False
-    return leader_of(turn.config.leaders, EPOCH, state.view) == account
+    return leader_in(state.members, state.view) == account
+
+
+def is_silent(state: State) -> bool:
+    """Whether nothing may be signed in the current view: votes may be lost from the log, or are of a later place."""
+    place = (state.members.epoch, state.view)
+    return place <= state.floor or place < state.signed
 
 
 def propose(turn: Turn) -> None:
     """As leader: build on the newest certified parent once the pause since it is over; ask for what is missing."""
     if not is_leading(turn):
         return
-    lineage = find_lineage(turn.config, turn.state, turn.state.view)
+    lineage = find_lineage(turn.state, turn.state.view)
     if isinstance(lineage, int):
         ask_for_certificates(turn, lineage)
         return
     parent = resolve(turn, lineage.parent_hash)
     if parent is None or not _is_time(turn, parent):
         return
-    account = leader_of(turn.config.leaders, EPOCH, turn.state.view)
+    members = turn.state.members
+    account = leader_in(members, turn.state.view)
     time_ms = TimeMs(max(turn.now_ms, parent.time_ms + 1))
     commitment = compute_justification_hash(lineage.parent_view, lineage.certificates)
-    plan = plan_block(turn.config, account, parent, turn.state.view, time_ms, commitment)
-    transactions = _choose(turn, plan)
-    if transactions is None:
+    plan = plan_block(turn.config, account, parent, turn.state.view, time_ms, commitment, members.epoch)
+    content = _choose(turn, plan)
+    if content is None:
         return
-    entry = build_block(turn.config, turn.state, plan, account, transactions)
+    entry = build_block(turn.config, turn.state, plan, account, *content)
     turn.state = with_executed(turn.state, entry)
     vote = cast(turn, VoteKind.NOTARIZE, plan.view, entry.ancestor.hash)
     if vote is None:
@@ -91,23 +104,43 @@ def _is_time(turn: Turn, parent: Ancestor) -> bool:
         turn.wake_at(busy_ms)
         return False
     idle_ms = _pause_ends(turn, parent, turn.config.parameters.block_time_ms)
-    if turn.now_ms < idle_ms and turn.state.weighed == (turn.state.view, turn.state.mempool.version):
+    if turn.now_ms < idle_ms and turn.state.weighed == _weigh(turn.state):
         turn.wake_at(idle_ms)
         return False
     return True
 
 
-def _choose(turn: Turn, plan: Plan) -> tuple[Transaction, ...] | None:
-    """The transactions of the block, or None where it has nothing to say and time to wait."""
+def _weigh(state: State) -> tuple[View, int, int]:
+    return state.view, state.mempool.version, len(state.evidence)
+
+
+_Content = tuple[tuple[Transaction, ...], tuple[Evidence, ...]]
+_NOTHING: _Content = ((), ())
+
+
+def _choose(turn: Turn, plan: Plan) -> _Content | None:
+    """The transactions and the evidence of the block, or None where it has nothing to say and time to wait.
+
+    A block above its epoch's last one has none. Nor has one far above the final block, but for evidence: blocks that
+    wait for finality are held in memory.
+    """
     config, state = turn.config, turn.state
-    ledger = ledger_after(config, state, plan.parent.hash)
-    account = leader_of(config.leaders, EPOCH, plan.view)
-    candidates = list_candidates(state.mempool)
-    chosen = config.application.select_transactions(ledger, make_context(config, plan, account), candidates)
     idle_ms = _pause_ends(turn, plan.parent, config.parameters.block_time_ms)
-    if chosen or turn.now_ms >= idle_ms or config.application.is_waiting_for_blocks(ledger):
-        return chosen
-    turn.update(weighed=(plan.view, state.mempool.version))
+    content, is_waiting = _NOTHING, False
+    if plan.parent.height < state.members.last_height:
+        ledger = ledger_after(config, state, plan.parent.hash)
+        height = compute_child_height(state.members, plan.parent)
+        waiting = tuple(state.evidence.values())
+        evidence = config.application.select_evidence(ledger, waiting, height, config.parameters) if waiting else ()
+        account = leader_in(state.members, plan.view)
+        context = make_context(config, state.members, plan, account, evidence)
+        is_far = plan.parent.height - state.tip.height > PENDING_FULL_MAX
+        candidates = () if is_far else list_candidates(state.mempool)
+        content = (config.application.select_transactions(ledger, context, candidates), evidence)
+        is_waiting = not is_far and config.application.is_waiting_for_blocks(ledger)
+    if content != _NOTHING or turn.now_ms >= idle_ms or is_waiting:
+        return content
+    turn.update(weighed=_weigh(state))
     turn.wake_at(idle_ms)
     return None
 
@@ -119,12 +152,13 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
     """
     header, content = proposal.block.header, proposal.vote.content
     state, config = turn.state, turn.config
-    if header.epoch != EPOCH or not state.final_view < header.view <= state.view + VIEW_WINDOW:
+    if header.epoch != state.members.epoch or not state.final_view < header.view <= state.view + VIEW_WINDOW:
         return
     name = compute_header_hash(header)
     is_vote = content.kind is VoteKind.NOTARIZE and content.epoch == header.epoch and content.view == header.view
     require(is_vote and content.block == name, Reason.DIFFERS, "the vote is not for the block")
-    leader = leader_of(config.leaders, EPOCH, header.view)
+    require(header.parent_view < header.view, Reason.OUT_OF_RANGE, "a view not after the parent's")
+    leader = leader_in(state.members, header.view)
     require(proposal.vote.signer == leader == header.proposer, Reason.NOT_ALLOWED, "not by the view's leader")
     if header.view in state.proposals:
         take_vote(turn, proposal.vote)
@@ -146,7 +180,8 @@ def take_proposal(turn: Turn, proposal: Proposal) -> None:
 
 def _drop_parts(turn: Turn, name: Digest) -> None:
     """Certificates that are not the leader's: anybody may have sent them, so they say nothing about the block."""
-    turn.update(parts={other: held for other, held in turn.state.parts.items() if other != name})
+    if name in turn.state.parts:
+        turn.update(parts={other: held for other, held in turn.state.parts.items() if other != name})
 
 
 def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
@@ -156,16 +191,23 @@ def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
     try:
         for certificate in proposal.justification:
             take_certificate(turn, certificate)
-    except Rejected:
+    except Rejected as error:
         turn.update(refused={**turn.state.refused, name: proposal.block.header.view})
+        accuse_unjustified(turn, proposal, proposal.justification)
+        if turn.peer is not None:
+            turn.emit(Blame(turn.peer, error.reason, error.detail))
 
 
 def answer_justification(turn: Turn, request: JustificationRequest) -> None:
-    """Give out the certificates of a proposal that is here from an index on, as many as fit into a message."""
+    """Give out the certificates of a proposal that is here from an index on, as many as fit into a message.
+
+    Only those that hold: a leader may commit to others, and whoever passes them on is blamed for them.
+    """
     proposal = turn.state.proposals.get(request.view)
     if proposal is None or proposal.vote.content.block != request.block:
         return
-    certificates = (*proposal.justification, *turn.state.parts.get(request.block, ()))[request.first :]
+    held = (*proposal.justification, *turn.state.parts.get(request.block, ()))[request.first :]
+    certificates = tuple(takewhile(lambda entry: certificate_digest(entry) in turn.state.verified, held))
     if certificates:
         lot = split_certificates(certificates)[0]
         turn.send(JustificationPart(request.view, request.block, request.first, lot), turn.peer)
@@ -199,9 +241,13 @@ def _judge(turn: Turn, proposal: Proposal, name: Digest) -> bool:
     if compute_justification_hash(header.parent_view, certificates) != header.justification_hash:
         _drop_parts(turn, name)
         return False
-    verify_justification(header, certificates)
-    for certificate in certificates:
-        verify_once(turn, certificate)
+    try:
+        verify_justification(header, certificates)
+        for certificate in certificates:
+            verify_once(turn, certificate)
+    except Rejected:
+        accuse_unjustified(turn, proposal, certificates)
+        raise
     for certificate in certificates:
         take_certificate(turn, certificate)
     ahead_ms = header.time_ms - turn.config.parameters.clock_drift_ms_max
@@ -220,7 +266,7 @@ def judge_proposal(turn: Turn) -> None:
     """As validator: NOTARIZE the current view's proposal if it is valid, NULLIFY if it never can be, else wait."""
     state = turn.state
     proposal = state.proposals.get(state.view)
-    if proposal is None or turn.config.key is None or state.view <= state.floor:
+    if proposal is None or voter_of(turn.config, state) is None or is_silent(state):
         return
     if state.own.get(state.view, NO_VOTES) != NO_VOTES:
         return

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from milon.base.ids import AccountId
 from milon.chain.certificate import Certificate, Validator, Vote, VoteContent, VoteKind, compute_quorum
+from milon.chain.evidence import Contradiction, find_offence, make_contradiction
 
 Pool = Mapping[tuple[VoteKind, AccountId], Vote]  # of one view: the first vote of each kind from each validator
 
@@ -36,6 +37,16 @@ def find_contradiction(pool: Pool, vote: Vote) -> Vote | None:
     if nullify is None and notarize is not None and notarize.content.block != block:
         return notarize
     return nullify
+
+
+def find_offences(pool: Pool, vote: Vote) -> tuple[Contradiction, ...]:
+    """Evidence from what the pool has of the vote's signer and the vote together."""
+    held = (pool.get((kind, vote.signer)) for kind in VoteKind)
+    return tuple(
+        make_contradiction(other, vote)
+        for other in held
+        if other is not None and find_offence(other.content, vote.content) is not None
+    )
 
 
 def with_vote(pool: Pool, vote: Vote) -> Pool:

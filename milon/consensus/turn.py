@@ -44,6 +44,16 @@ class Turn:
         """Send to one peer, or to all."""
         self.emit(Send(peer, message))
 
+    def mark(self, peer: Peer) -> tuple[State, int]:
+        """Go on with what a peer said; the mark is for `undo`."""
+        self.peer = peer
+        return self.state, len(self._effects)
+
+    def undo(self, mark: tuple[State, int]) -> None:
+        """Forget everything since the mark, but for the time to wake."""
+        self.state = mark[0]
+        del self._effects[mark[1] :]
+
     def wake_at(self, at_ms: int) -> None:
         """Make sure that a step happens at `at_ms` or before; a time that is past means as soon as possible."""
         wanted = TimeMs(max(at_ms, self.now_ms))

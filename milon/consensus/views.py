@@ -6,8 +6,9 @@ from milon.base.units import Count, TimeMs, View
 from milon.chain.certificate import Certificate, VoteKind
 from milon.chain.params import Parameters
 from milon.consensus.justification import split_certificates
-from milon.consensus.messages import CertificateBatch, StatusRequest
-from milon.consensus.proposals import is_leading, own_proposal
+from milon.consensus.members import voter_of
+from milon.consensus.messages import CertificateBatch, Status, StatusRequest
+from milon.consensus.proposals import is_leading, is_silent, own_proposal
 from milon.consensus.state import State, last_votes
 from milon.consensus.tally import VIEW_WINDOW, cast_and_send, keep_parts
 from milon.consensus.turn import Turn
@@ -76,7 +77,9 @@ def _forget_far_behind(turn: Turn) -> None:
 def nullify_when_due(turn: Turn) -> None:
     """Give the view up: as its leader after one delta without a block, else after two without a proposal or three."""
     state, parameters = turn.state, turn.config.parameters
-    if turn.config.key is None or state.view <= state.floor or not may_nullify(state.own.get(state.view, NO_VOTES)):
+    if voter_of(turn.config, state) is None or is_silent(state):
+        return
+    if not may_nullify(state.own.get(state.view, NO_VOTES)):
         return
     deltas = 1 if is_leading(turn) else 3 if state.view in state.proposals else 2
     due_ms = state.entered_ms + parameters.block_time_ms + deltas * state.delta_ms
@@ -110,6 +113,8 @@ def resend(turn: Turn) -> None:
         certificates.extend(held[view] for held in (state.notarizations, state.nullifications) if view in held)
     if certificates:
         turn.send(CertificateBatch(split_certificates(certificates)[0]))
+    if state.finalization is None and state.finality is not None:
+        turn.send(Status(state.tip.height, state.finality.finalization))
     proposal = own_proposal(state, state.view)
     if proposal is not None:
         turn.send(proposal)

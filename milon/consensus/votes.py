@@ -3,16 +3,18 @@
 In one view a validator signs at most one NOTARIZE, one NULLIFY and one FINALIZE. NOTARIZE comes first or never: not
 after any own vote in that view, and only in the current view. NULLIFY may follow NOTARIZE, for a block that others
 did not get in time, but never FINALIZE. FINALIZE may follow NOTARIZE of the same block, but never NULLIFY. Nothing is
-signed in a view below the highest one signed in, nor up to the floor that a restart sets where the log lost votes.
+signed below the highest epoch and view signed in, nor up to the floor that a restart sets where the log lost votes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from milon.base.units import View
+from milon.base.units import Epoch, View
 from milon.chain.certificate import Vote, VoteContent, VoteKind
 from milon.consensus.application import Config
+
+Place = tuple[Epoch, View]  # where in the chain's life something is signed: ordered by epoch, then by view
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,17 @@ def may_finalize(own: OwnVotes, content: VoteContent) -> bool:
     return own.notarize is None or own.notarize.content.block == content.block
 
 
-def is_allowed(own: OwnVotes, content: VoteContent, current: View, signed: View, floor: View) -> bool:
-    """Whether this validator, in view `current`, may sign `content`.
+def is_allowed(own: OwnVotes, content: VoteContent, current: Place, signed: Place, floor: Place) -> bool:
+    """Whether this validator, in epoch and view `current`, may sign `content`.
 
-    `own` is what it signed in that view, `signed` the highest view it signed in, and in views up to `floor` it signs
-    nothing.
+    `own` is what it signed in that view, `signed` the highest place it signed in, and up to `floor` it signs nothing.
     """
-    if content.view <= floor or content.view < signed:
+    place = (content.epoch, content.view)
+    if place <= floor or place < signed or content.epoch != current[0]:
         return False
     if content.kind is VoteKind.FINALIZE:
         return may_finalize(own, content)
-    if content.view != current:
+    if place != current:
         return False
     return may_notarize(own) if content.kind is VoteKind.NOTARIZE else may_nullify(own)
 
@@ -73,7 +75,7 @@ def with_own_vote(own: OwnVotes, vote: Vote) -> OwnVotes:
 
 
 def sign_if_allowed(
-    config: Config, own: OwnVotes, content: VoteContent, current: View, signed: View, floor: View
+    config: Config, own: OwnVotes, content: VoteContent, current: Place, signed: Place, floor: Place
 ) -> Vote | None:
     """The signed vote, or None where the rules (see `is_allowed`) or the lack of a validator's key forbid it."""
     if config.key is None or not is_allowed(own, content, current, signed, floor):

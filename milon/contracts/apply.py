@@ -10,8 +10,10 @@ from typing import assert_never
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
-from milon.base.units import Amount, Count, Height, Nonce, TimeMs
+from milon.base.units import Amount, Count, Epoch, Height, Nonce, TimeMs
 from milon.chain.block import Receipt
+from milon.chain.certificate import Validator
+from milon.chain.evidence import Evidence
 from milon.chain.genesis import Genesis, validators_of
 from milon.chain.learning import ClosedRound
 from milon.chain.params import Parameters
@@ -20,14 +22,19 @@ from milon.chain.transaction import (
     Attest,
     Bond,
     Claim,
+    Delegate,
     Enrol,
     HoldJob,
     Judge,
     OpenTraces,
+    Retire,
+    Stand,
     SubmitJob,
     Transaction,
     Transfer,
     Unbond,
+    Undelegate,
+    Unjail,
     Withdraw,
     compute_transaction_hash,
     verify_transaction,
@@ -41,23 +48,31 @@ from milon.contracts.claims import (
     load_claim,
 )
 from milon.contracts.clock import CLOCK_KEY, Clock, Moment, advance_clock, load_moment
+from milon.contracts.delegation import apply_delegate, apply_undelegate
 from milon.contracts.jobs import apply_enrol, apply_hold_job, apply_submit_job, load_open_jobs
+from milon.contracts.offences import apply_evidence
 from milon.contracts.records import (
+    CANDIDATES_KEY,
     SUPPLY_KEY,
     VALIDATORS_KEY,
     Account,
+    Candidates,
     ClaimStatus,
     OpenRound,
     Phase,
     Supply,
+    ValidatorRecord,
     ValidatorSet,
     account_key,
     beacon_key,
     open_round_key,
+    validator_key,
 )
+from milon.contracts.rewards import reward_proposer
 from milon.contracts.rounds import advance_job, apply_aggregate_vote
 from milon.contracts.staking import apply_bond, apply_unbond, apply_withdraw
 from milon.contracts.transfer import apply_transfer
+from milon.contracts.validators import apply_retire, apply_stand, apply_unjail, count_turns, end_epoch
 from milon.state.ledger import Draft, Ledger
 
 
@@ -71,6 +86,10 @@ class BlockContext:
     beacon: Digest  # of the block
     proposer: AccountId  # of the block
     parameters: Parameters  # in force
+    epoch: Epoch = Epoch(0)  # of the block
+    missed: tuple[AccountId, ...] = ()  # leaders of the views between the parent's and the block's, one entry a view
+    evidence: tuple[Evidence, ...] = ()  # in the block; its signatures and the offenders' membership are verified
+    is_last_of_epoch: bool = False  # the block fixes the next validator set
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,7 @@ class Applied:
     ledger: Ledger  # an overlay on the parent's
     receipts: tuple[Receipt, ...]  # one a transaction
     closed: tuple[ClosedRound, ...]  # the rounds it closes
+    validators: tuple[Validator, ...] | None = None  # of the next epoch, from the last block of an epoch
 
 
 BEACONS_KEPT = 64  # for readers who check a recent draw; the rules use a beacon in its own block
@@ -128,7 +148,9 @@ def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction,
         case Unbond():
             apply_unbond(draft, sender, action, context.height, context.parameters)
         case Withdraw():
-            apply_withdraw(draft, sender, context.height)
+            apply_withdraw(draft, sender, context.height, context.parameters)
+        case Stand() | Retire() | Unjail() | Delegate() | Undelegate():
+            _apply_membership(draft, context, sender, action)
         case SubmitJob():
             apply_submit_job(draft, sender, action, JobId(name), context.height)
         case HoldJob():
@@ -147,6 +169,22 @@ def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction,
             apply_aggregate_vote(draft, sender, action)
         case _:
             assert_never(action)
+
+
+def _apply_membership(
+    draft: Draft, context: BlockContext, sender: AccountId, action: Stand | Retire | Unjail | Delegate | Undelegate
+) -> None:
+    match action:
+        case Stand():
+            apply_stand(draft, sender, action, context.parameters)
+        case Retire():
+            apply_retire(draft, sender)
+        case Unjail():
+            apply_unjail(draft, sender, context.height)
+        case Delegate():
+            apply_delegate(draft, sender, action)
+        case Undelegate():
+            apply_undelegate(draft, sender, action, context.height, context.parameters)
 
 
 def apply_transaction(draft: Draft, context: BlockContext, transaction: Transaction) -> Receipt:
@@ -170,7 +208,10 @@ def apply_transaction(draft: Draft, context: BlockContext, transaction: Transact
 
 
 def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Transaction]) -> Applied:
-    """The ledger after the block; `Rejected` where a transaction may not stand in it, which makes the block invalid."""
+    """The ledger after the block: evidence, transactions, what time does, the proposer's reward, the epoch's end.
+
+    `Rejected` where a transaction or a piece of evidence may not stand in it, which makes the block invalid.
+    """
     limit = context.parameters.block_transactions_max
     require(len(transactions) <= limit, Reason.TOO_LARGE, f"{len(transactions)} transactions; {limit} are allowed")
     size, room = sum(len(encode(transaction)) for transaction in transactions), context.parameters.block_bytes_max
@@ -180,9 +221,15 @@ def apply_block(ledger: Ledger, context: BlockContext, transactions: Sequence[Tr
     if context.height > BEACONS_KEPT:
         draft.remove(beacon_key(context.height - BEACONS_KEPT))
     advance_clock(draft, context.time_ms, context.parameters)
+    apply_evidence(draft, context.evidence, context.height, context.parameters)
     receipts = tuple(apply_transaction(draft, context, transaction) for transaction in transactions)
     closed = _advance_jobs(draft, load_moment(draft, context.height, context.parameters))
-    return Applied(draft.commit(), receipts, closed)
+    reward_proposer(draft, context.proposer, context.parameters)
+    count_turns(draft, context.proposer, context.missed, context.parameters)
+    validators = None
+    if context.is_last_of_epoch:
+        validators = end_epoch(draft, context.epoch, context.height, context.parameters)
+    return Applied(draft.commit(), receipts, closed, validators)
 
 
 def _advance_jobs(draft: Draft, moment: Moment) -> tuple[ClosedRound, ...]:
@@ -243,11 +290,15 @@ def is_waiting_for_blocks(ledger: Ledger) -> bool:
 def compute_genesis_ledger(genesis: Genesis) -> Mapping[bytes, bytes]:
     """The flat table at height 0."""
     minted = sum(entry.balance + entry.bonded for entry in genesis.accounts)
+    validators = validators_of(genesis)
     table = {
+        CANDIDATES_KEY: encode(Candidates(tuple(validator.account for validator in validators))),
         SUPPLY_KEY: encode(Supply(Amount(minted), Amount(0))),
         CLOCK_KEY: encode(Clock(genesis.time_ms, Count(0))),
-        VALIDATORS_KEY: encode(ValidatorSet(validators_of(genesis))),
+        VALIDATORS_KEY: encode(ValidatorSet(validators)),
     }
     for entry in genesis.accounts:
         table[account_key(entry.account)] = encode(Account(balance=entry.balance, bonded=entry.bonded))
+    for validator in validators:
+        table[validator_key(validator.account)] = encode(ValidatorRecord(is_candidate=True))
     return table

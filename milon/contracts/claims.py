@@ -192,11 +192,18 @@ def apply_judge(draft: Draft, sender: AccountId, action: Judge, moment: Moment) 
     spoken = any(entry.validator == sender for entry in record.judgements)
     require(not spoken, Reason.DUPLICATE, "this validator has judged")
     record = replace(record, judgements=(*record.judgements, Judgement(sender, action.verdict)))
-    agreeing = [entry.validator for entry in record.judgements if entry.verdict is action.verdict]
-    power = sum(power_of(validators, account) for account in agreeing)
-    if power >= compute_quorum(sum(entry.power for entry in validators.validators)):
-        record = _decide(draft, record, action.verdict, moment)
-    _store(draft, record)
+    _store(draft, _weigh_judgements(draft, record, moment))
+
+
+def _weigh_judgements(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
+    """Decide where a quorum of the present validators agrees: no two verdicts can have one."""
+    validators = load_validators(draft)
+    powers: dict[Verdict, int] = {}
+    for entry in record.judgements:
+        powers[entry.verdict] = powers.get(entry.verdict, 0) + power_of(validators, entry.validator)
+    quorum = compute_quorum(sum(entry.power for entry in validators.validators))
+    decided = [verdict for verdict, power in powers.items() if power >= quorum]
+    return _decide(draft, record, decided[0], moment) if decided else record
 
 
 def _decide(draft: Draft, record: ClaimRecord, verdict: Verdict, moment: Moment) -> ClaimRecord:
@@ -249,7 +256,7 @@ def _bar(draft: Draft, record: ClaimRecord) -> None:
 
 
 def advance_claim(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
-    """What time alone does to a claim: draw the committee, end the waiting."""
+    """What time alone does to a claim: draw the committee, end the waiting, weigh judgements by another set's power."""
     terms = _terms(draft, record)
     steps: dict[ClaimStatus, Callable[[], ClaimRecord]] = {
         ClaimStatus.SAMPLING: lambda: _draw(draft, record, terms, moment),
@@ -257,6 +264,11 @@ def advance_claim(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRec
         ClaimStatus.OPENING: lambda: _void(record, "the trainer did not open its traces in time"),
         ClaimStatus.SUSPENDED: lambda: _void_undecided(record, f"no quorum judged segment {record.disputed} in time"),
     }
+    if record.status is ClaimStatus.SUSPENDED and moment.is_first_of_epoch:
+        decided = _weigh_judgements(draft, record, moment)
+        if decided != record:
+            _store(draft, decided)
+            return decided
     if record.status not in steps or moment.tick < record.deadline:
         return record
     advanced = steps[record.status]()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from milon.base.codec import wire
 from milon.base.units import Count, Height, TimeMs
-from milon.chain.params import Parameters
+from milon.chain.params import Parameters, is_last_of_epoch
 from milon.state.ledger import Draft, Ledger
 
 CLOCK_KEY = b"clock"
@@ -25,6 +25,11 @@ class Moment:
     height: Height  # of the block
     tick: Count  # of the clock, after this block's step
     parameters: Parameters  # in force
+
+    @property
+    def is_first_of_epoch(self) -> bool:
+        """Whether other validators vote than in the block before, so that what waits for them is weighed again."""
+        return self.height > 1 and is_last_of_epoch(Height(self.height - 1), self.parameters)
 
 
 @wire("clock/1")

@@ -114,18 +114,25 @@ def apply_hold_job(draft: Draft, sender: AccountId, action: HoldJob, height: Hei
     objectors = tuple(entry.validator for entry in record.objections)
     require(sender not in record.holders + objectors, Reason.DUPLICATE, "this validator has spoken")
     require(len(action.problem) <= PROBLEM_CHARACTERS_MAX, Reason.TOO_LARGE, "a problem has 512 characters at most")
-    total = sum(entry.power for entry in validators.validators)
-    quorum = compute_quorum(total)
     if action.problem:
         record = replace(record, objections=(*record.objections, Objection(sender, action.problem)))
-        if _sum_power(validators, (*objectors, sender)) > total - quorum:
-            end_job(draft, action.job, record, JobStatus.REJECTED, action.problem, height)
-            return
     else:
         record = replace(record, holders=(*record.holders, sender))
-        if _sum_power(validators, record.holders) >= quorum:
-            record = replace(record, status=JobStatus.ENROLLING, since_height=height)
-    draft.store(job_key(action.job), record)
+    weigh_holders(draft, action.job, record, height)
+
+
+def weigh_holders(draft: Draft, job: JobId, record: Job, height: Height) -> None:
+    """Open or end a pending job where the present validators' words suffice; store it anyway."""
+    validators = load_validators(draft)
+    total = sum(entry.power for entry in validators.validators)
+    quorum = compute_quorum(total)
+    objectors = tuple(entry.validator for entry in record.objections)
+    if _sum_power(validators, objectors) > total - quorum:
+        end_job(draft, job, record, JobStatus.REJECTED, record.objections[-1].problem, height)
+        return
+    if _sum_power(validators, record.holders) >= quorum:
+        record = replace(record, status=JobStatus.ENROLLING, since_height=height)
+    draft.store(job_key(job), record)
 
 
 def apply_enrol(draft: Draft, sender: AccountId, action: Enrol) -> None:

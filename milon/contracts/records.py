@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from milon.base.codec import wire
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
-from milon.base.units import Amount, Count, Height, Nonce, Power, Round
+from milon.base.units import Amount, Count, Epoch, Height, Nonce, Power, Round
 from milon.chain.certificate import Validator
 from milon.chain.learning import ClosedRound, Payment
 from milon.pol.assignment import Assignment
@@ -16,6 +16,8 @@ from milon.pol.verdict import Verdict
 
 SUPPLY_KEY = b"supply"
 VALIDATORS_KEY = b"validators"
+CANDIDATES_KEY = b"candidates"
+OFFENDERS_KEY = b"offenders"
 OPEN_JOBS_KEY = b"open-jobs"
 JOB_PREFIX = b"job/"
 
@@ -23,6 +25,21 @@ JOB_PREFIX = b"job/"
 def account_key(account: AccountId) -> bytes:
     """Where an `Account` lies."""
     return b"account/" + account
+
+
+def validator_key(account: AccountId) -> bytes:
+    """Where a `ValidatorRecord` lies."""
+    return b"validator/" + account
+
+
+def past_validators_key(epoch: int) -> bytes:
+    """Where the `ValidatorSet` of an epoch lies that is over, as long as it may be accused."""
+    return b"past-validators/" + epoch.to_bytes(8, "big")
+
+
+def delegations_key(account: AccountId) -> bytes:
+    """Where a delegator's `Delegations` lie."""
+    return b"delegations/" + account
 
 
 def beacon_key(height: int) -> bytes:
@@ -80,18 +97,97 @@ class Account:
 @wire("supply/1")
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """All coins: minted - burned = balances + bonds + unbonding + escrow, after every transaction."""
+    """All coins: minted - burned = balances + bonds + unbonding + delegations + escrow, after every transaction."""
 
-    minted: Amount  # in genesis
+    minted: Amount  # in genesis, and for blocks
     burned: Amount  # fees and slashes
 
 
-@wire("validator-set/1")
+@wire("validator-set/2")
 @dataclass(frozen=True, slots=True)
 class ValidatorSet:
     """Who votes."""
 
     validators: tuple[Validator, ...]  # in order of account
+    epoch: Epoch = Epoch(0)  # in which
+
+
+@wire("validator-record/1")
+@dataclass(frozen=True, slots=True)
+class ValidatorRecord:
+    """What stands behind a validator, or one who was or wants to be, beside its own stake; and how it behaves."""
+
+    is_candidate: bool = False  # wants a place in the next set
+    commission_ppm: Count = Count(0)  # of what delegators earn: the validator's
+    delegated: Amount = Amount(0)  # by others, voting and slashable
+    shares: Count = Count(0)  # of the delegators in it
+    leaving: Amount = Amount(0)  # taken back by delegators and still slashable
+    learning: Amount = Amount(0)  # protocol fees burned for its verified segments, halved each epoch
+    led: Count = Count(0)  # blocks of its in this epoch
+    missed: Count = Count(0)  # views of its in this epoch that gave no block
+    jailed_until: Height = Height(0)  # from this height on it may ask to come back; 0: it is not in jail
+    tombstoned_at: Height = Height(0)  # it offended against the rules of voting, and never votes again; 0: it did not
+    taken_ppm: Count = Count(0)  # of all stake behind it that burned for that
+
+    @property
+    def is_tombstoned(self) -> bool:
+        """Whether it was slashed for an offence."""
+        return self.tombstoned_at > 0
+
+
+@wire("candidates/1")
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Among whom the next set is chosen; those who have retired since stay until the epoch's end."""
+
+    accounts: tuple[AccountId, ...]  # in order
+
+
+@wire("delegation/1")
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """Stake behind somebody else."""
+
+    validator: AccountId  # whom
+    shares: Count  # of what is delegated to it
+
+
+@wire("leaving/1")
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Delegated stake on its way out, slashable until then."""
+
+    validator: AccountId  # behind whom it stood
+    amount: Amount  # how much, when it left
+    taken_ppm: Count  # the validator's, when it left; what burned since is in the difference
+    release_height: Height  # from this height on it may be withdrawn
+
+
+@wire("delegations/1")
+@dataclass(frozen=True, slots=True)
+class Delegations:
+    """One delegator's stake behind others."""
+
+    held: tuple[Delegation, ...] = ()  # by validator
+    leaving: tuple[Leaving, ...] = ()  # in the order they left
+
+
+@wire("offender/1")
+@dataclass(frozen=True, slots=True)
+class Offender:
+    """Somebody tombstoned of late."""
+
+    account: AccountId  # who
+    height: Height  # of the block that took the evidence in
+    power_ppm: Count  # its share of the power of the set it offended in
+
+
+@wire("offenders/1")
+@dataclass(frozen=True, slots=True)
+class Offenders:
+    """Those whose offences count together."""
+
+    offenders: tuple[Offender, ...] = ()  # in the order they were accused
 
 
 @wire("job-index/1")

@@ -1,4 +1,4 @@
-"""Who is paid what when a round closes, from the job's escrow, in whole coins."""
+"""Who is paid what, in whole coins: for a round from the job's escrow, for a block from what is minted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from dataclasses import replace
 
 from milon.base.ids import AccountId
 from milon.base.units import Amount, Count
+from milon.chain.genesis import SUPPLY_MAX
 from milon.chain.learning import Payment
-from milon.contracts.accounts import credit
-from milon.contracts.records import ClaimRecord, ClaimStatus, Job
+from milon.chain.params import Parameters
+from milon.contracts.accounts import burn, credit, load_account, load_supply
+from milon.contracts.records import SUPPLY_KEY, ClaimRecord, ClaimStatus, Job
+from milon.contracts.validators import credit_learning, load_validator, store_validator
+from milon.pol.terms import PARTS_PER_MILLION
 from milon.pol.verdict import RoundOutcome
 from milon.state.ledger import Draft
 
@@ -25,31 +29,39 @@ def is_paid(claim: ClaimRecord, outcome: RoundOutcome) -> bool:
 
 
 def pay_round(
-    draft: Draft, record: Job, claims: Sequence[ClaimRecord], outcome: RoundOutcome
+    draft: Draft, record: Job, claims: Sequence[ClaimRecord], outcome: RoundOutcome, parameters: Parameters
 ) -> tuple[Job, tuple[Payment, ...]]:
     """Pay trainers per segment and verifiers per replay, in order of claims; the job's record and what was paid.
 
     Verifiers are paid for the replays that count, whatever became of the claim. Never more than the escrow holds,
     which covers it all (`compute_cost_max`). One payment per account and reason, so that a report stays small.
+    Of what a trainer is paid the protocol fee burns; of replayed segments it counts as the trainer's learning.
     """
     terms = record.spec.terms
-    due: list[tuple[AccountId, int, str]] = []
-    for claim in claims:
-        if is_paid(claim, outcome):
-            due.append((claim.trainer, claim.count * terms.segment_price, "segments"))
-        due.extend(
-            (entry.verifier, len(entry.sample) * terms.replay_price, "replays")
-            for entry in claim.attestations
-            if entry.is_counted
-        )
     totals: dict[tuple[AccountId, str], int] = {}
     escrow = int(record.escrow)
-    for account, wanted, reason in due:
+
+    def pay(account: AccountId, wanted: int, fee_ppm: int, reason: str) -> int:
+        nonlocal escrow
         amount = min(wanted, escrow)
-        if amount:
-            escrow -= amount
-            credit(draft, account, amount)
-            totals[account, reason] = totals.get((account, reason), 0) + amount
+        fee = amount * fee_ppm // PARTS_PER_MILLION
+        escrow -= amount
+        for part, name in ((amount - fee, reason), (fee, "fee")):
+            if part:
+                totals[account, name] = totals.get((account, name), 0) + part
+        if amount > fee:
+            credit(draft, account, amount - fee)
+        if fee:
+            burn(draft, fee)
+        return fee
+
+    for claim in claims:
+        if is_paid(claim, outcome):
+            fee = pay(claim.trainer, claim.count * terms.segment_price, parameters.protocol_fee_ppm, "segments")
+            credit_learning(draft, claim.trainer, fee if claim.committee else 0)
+        for entry in claim.attestations:
+            if entry.is_counted:
+                pay(entry.verifier, len(entry.sample) * terms.replay_price, 0, "replays")
     delivered = {claim.trainer: claim.count for claim in claims if is_paid(claim, outcome)}
     trainers = tuple(
         replace(trainer, delivered=Count(trainer.delivered + delivered.get(trainer.account, 0)))
@@ -58,3 +70,24 @@ def pay_round(
     payments = tuple(Payment(account, Amount(amount), reason) for (account, reason), amount in totals.items())
     paid = Amount(record.paid + record.escrow - escrow)
     return replace(record, escrow=Amount(escrow), paid=paid, trainers=trainers), payments
+
+
+def reward_proposer(draft: Draft, proposer: AccountId, parameters: Parameters) -> None:
+    """Mint the block's reward: the proposer's and, in proportion to their stake, that of those who delegate to it.
+
+    The delegators' part, less the commission, is delegated at once. No coins beyond `SUPPLY_MAX` are ever minted, and
+    none for a tombstoned proposer.
+    """
+    if not parameters.block_reward:
+        return
+    record, supply = load_validator(draft, proposer), load_supply(draft)
+    reward = min(int(parameters.block_reward), SUPPLY_MAX - supply.minted)
+    if reward <= 0 or record.is_tombstoned:
+        return
+    stake = load_account(draft, proposer).bonded + record.delegated
+    gross = reward * record.delegated // stake if stake else 0
+    shared = gross - gross * record.commission_ppm // PARTS_PER_MILLION
+    draft.store(SUPPLY_KEY, replace(supply, minted=Amount(supply.minted + reward)))
+    credit(draft, proposer, reward - shared)
+    if shared:
+        store_validator(draft, proposer, replace(record, delegated=Amount(record.delegated + shared)))

@@ -19,7 +19,7 @@ from milon.chain.transaction import AggregateVote
 from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
 from milon.contracts.claims import advance_claim, load_claim
 from milon.contracts.clock import Moment
-from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job
+from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job, weigh_holders
 from milon.contracts.records import (
     SETTLED,
     ArchivedRound,
@@ -53,6 +53,8 @@ def advance_job(draft: Draft, job: JobId, moment: Moment) -> ClosedRound | None:
     waited = moment.height - record.since_height
     if record.status is JobStatus.PENDING and waited > PENDING_BLOCKS_MAX:
         end_job(draft, job, record, JobStatus.REJECTED, "too few validators could hold the job in time", moment.height)
+    elif record.status is JobStatus.PENDING and moment.is_first_of_epoch:
+        weigh_holders(draft, job, record, moment.height)
     elif record.status is JobStatus.ENROLLING:
         _start_if_ready(draft, job, record, moment)
     elif record.status is JobStatus.RUNNING:
@@ -144,6 +146,7 @@ def _seed(draft: Draft, job: JobId, record: Job, opened: OpenRound, moment: Mome
 
 def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Moment) -> ClosedRound | None:
     claims = [advance_claim(draft, load_claim(draft, claim), moment) for claim in opened.claims]
+    opened = _load_round(draft, job)  # a claim that was decided just now may have left payments in it
     is_over = len(opened.claimed) == len(opened.assignments) or moment.tick >= opened.deadline
     if not is_over or any(claim.status not in SETTLED for claim in claims):
         return None
@@ -245,7 +248,7 @@ def _close_round(
 ) -> ClosedRound:
     claims = sorted((load_claim(draft, claim) for claim in opened.claims), key=lambda claim: claim.trainer)
     before = record.state
-    record, payments = pay_round(draft, record, claims, outcome)
+    record, payments = pay_round(draft, record, claims, outcome, moment.parameters)
     record = replace(record, state=outcome.state, next_round=Round(opened.round + 1))
     draft.remove(open_round_key(job))
     for claim in claims:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from milon.base.errors import Reason, require
 from milon.base.ids import AccountId
 from milon.base.units import Amount, Height
-from milon.chain.params import Parameters
+from milon.chain.params import EPOCH_NEVER_ENDS, Parameters
 from milon.chain.transaction import Bond, Unbond
 from milon.contracts.accounts import burn, credit, debit, load_account, load_validators, store_account
+from milon.contracts.delegation import collect_left, is_frozen
 from milon.contracts.records import Unbonding, power_of
+from milon.contracts.validators import compute_release_height, load_validator
 from milon.pol.terms import PARTS_PER_MILLION
 from milon.state.ledger import Draft
 
@@ -28,29 +30,34 @@ def apply_bond(draft: Draft, sender: AccountId, action: Bond) -> None:
 def apply_unbond(draft: Draft, sender: AccountId, action: Unbond, height: Height, parameters: Parameters) -> None:
     """Start the waiting time of `amount` > 0 of the sender's bond.
 
-    Stake that votes stays: the validator set is fixed in genesis, and power without stake behind it could lie for free.
+    Stake that votes in a set that never changes stays, since power without stake behind it could lie for free; in one
+    that changes it may go, and waits from the epoch's end.
     """
     require(action.amount > 0, Reason.OUT_OF_RANGE, "nothing to unbond")
     record = load_account(draft, sender)
-    power = power_of(load_validators(draft), sender)
+    is_fixed = parameters.epoch_blocks >= EPOCH_NEVER_ENDS
+    power = power_of(load_validators(draft), sender) if is_fixed else 0
     left = record.bonded - action.amount
     require(left >= 0, Reason.INSUFFICIENT_FUNDS, f"{record.bonded} are bonded, {action.amount} are asked back")
     require(left >= power, Reason.NOT_ALLOWED, f"{power} of this stake votes in the validator set fixed in genesis")
     require(len(record.unbonding) < UNBONDING_MAX, Reason.FULL, "too many unbondings at once; withdraw first")
-    waiting = Unbonding(action.amount, Height(height + parameters.unbond_blocks))
+    waiting = Unbonding(action.amount, compute_release_height(draft, sender, height, parameters))
     store_account(draft, sender, replace(record, bonded=Amount(left), unbonding=(*record.unbonding, waiting)))
 
 
-def apply_withdraw(draft: Draft, sender: AccountId, height: Height) -> None:
-    """Move all stake whose waiting time is over to the sender's balance.
+def apply_withdraw(draft: Draft, sender: AccountId, height: Height, parameters: Parameters) -> None:
+    """Move all stake whose waiting time is over, own and delegated, to the sender's balance.
 
     None leaves while a claim of the sender is undecided, however long that takes: it must be there to be slashed.
     """
     record = load_account(draft, sender)
     require(record.open_claims == 0, Reason.NOT_NOW, f"{record.open_claims} claims of this account are undecided")
-    ripe = sum(entry.amount for entry in record.unbonding if entry.release_height <= height)
-    require(ripe > 0, Reason.NOT_NOW, "no stake has finished its waiting time")
-    waiting = tuple(entry for entry in record.unbonding if entry.release_height > height)
+    must_stay = is_frozen(load_validator(draft, sender), height, parameters)
+    waiting = tuple(entry for entry in record.unbonding if must_stay or entry.release_height > height)
+    left = collect_left(draft, sender, height, parameters)
+    is_ripe = left is not None or waiting != record.unbonding
+    require(is_ripe, Reason.NOT_NOW, "no stake has finished its waiting time")
+    ripe = (left or 0) + sum(entry.amount for entry in record.unbonding if entry not in waiting)
     store_account(draft, sender, replace(record, balance=Amount(record.balance + ripe), unbonding=waiting))
 
 

@@ -10,22 +10,27 @@ import trio
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import JobId
-from milon.base.units import Height
-from milon.chain.block import Block, Header
-from milon.chain.certificate import Certificate
-from milon.chain.finality import HEADERS_MAX, FinalityProof
+from milon.chain.block import Block
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
 from milon.chain.transaction import SubmitJob, Transaction, compute_transaction_hash
 from milon.contracts.records import Job, job_key
+from milon.node.light_answers import LightAnswers
+from milon.node.proofs import prove_finality
 from milon.node.questions import (
     HASHES_MAX,
     QUESTION_MAX_BYTES,
     TRANSACTIONS_MAX_BYTES,
     AskBlock,
+    AskChunk,
+    AskClock,
     AskGenesis,
+    AskHeader,
+    AskHeaders,
     AskHeight,
     AskJob,
+    AskSnapshots,
+    AskState,
     AskTransactions,
     BlockAnswer,
     JobAnswer,
@@ -39,23 +44,28 @@ from milon.state.store import Store
 
 READERS = 2  # threads that read for others: the engine's work goes on beside them
 ANSWERS_PER_S, ANSWERS_MAX = 2.0, 64.0  # to one peer: an answer takes up to a fifth of a second of one core
+CHUNK_COST = 0.05  # a file of about 256 KiB, sent as it lies there: forty a second
 
 
 class Answers:
     """Reads the store in threads; changes nothing."""
 
-    def __init__(self, genesis: Genesis, store: Store, waiting: Callable[[], tuple[Transaction, ...]]) -> None:
-        """`waiting` lists the mempool."""
+    def __init__(
+        self, genesis: Genesis, store: Store, waiting: Callable[[], tuple[Transaction, ...]], light: LightAnswers
+    ) -> None:
+        """`waiting` lists the mempool; `light` answers those who keep no chain."""
         self._genesis = genesis
         self._store = store
         self._waiting = waiting
+        self._light = light
         self._allowance = Allowance(ANSWERS_PER_S, ANSWERS_MAX, trio.current_time)
         self._threads = trio.CapacityLimiter(READERS)
 
     async def answer(self, peer: PeerId, raw: bytes) -> bytes:
         """The answer's bytes; `Rejected` where the question is none, one too many, or the thing is not here."""
-        require(self._allowance.take(peer, 1.0), Reason.FULL, "too many questions; ask again in a while")
         question: Any = decode(Question, raw, QUESTION_MAX_BYTES)
+        cost = CHUNK_COST if isinstance(question, AskChunk) else 1.0
+        require(self._allowance.take(peer, cost), Reason.FULL, "too many questions; ask again in a while")
         return await trio.to_thread.run_sync(self._answer, question, limiter=self._threads)
 
     def _answer(self, question: Question) -> bytes:
@@ -70,6 +80,8 @@ class Answers:
                 return encode(self._job(question))
             case AskTransactions():
                 return encode(self._transactions(question))
+            case AskHeader() | AskHeaders() | AskState() | AskSnapshots() | AskChunk() | AskClock():
+                return self._light.answer(question)
             case _:
                 assert_never(question)
 
@@ -80,19 +92,7 @@ class Answers:
         report = self._store.receipts_at(block.header.height)
         if report is None:
             raise Rejected(Reason.UNAVAILABLE, "this node has no report of that block")
-        return BlockAnswer(block, decode(BlockReport, report), self._prove(block))
-
-    def _prove(self, block: Block) -> FinalityProof:
-        """The headers up to the next one with a finalization of its own; the newest final block always has one."""
-        headers: list[Header] = []
-        height = block.header.height
-        while (certificate := self._store.certificate_at(height)) is None:
-            height = Height(height + 1)
-            raw = self._store.block_by_height(height)
-            if raw is None or len(headers) == HEADERS_MAX:
-                raise Rejected(Reason.UNAVAILABLE, "this node has no finalization near that block")
-            headers.append(decode(Block, raw).header)
-        return FinalityProof(tuple(headers), decode(Certificate, certificate))
+        return BlockAnswer(block, decode(BlockReport, report), prove_finality(self._store, block.header.height))
 
     def _job(self, question: AskJob) -> JobAnswer:
         record = Ledger(self._store).load(job_key(question.job), Job)

@@ -47,9 +47,13 @@ class Config:
     device: str = "auto"  # "auto", "cpu", or a kind of accelerator and perhaps its number: where training runs
     threads: int = 1  # of the worker's arithmetic; results do not depend on it
     adversary: str = ""  # one of `ADVERSARIES`; empty: it does not misbehave
+    mode: str = "default"  # "archive", "default" or "light": how many blocks of the past are kept; see `keeping`
+    snapshot_blocks: int = 1_000  # between two snapshots of the ledger for newcomers; 0: none
+    trusted_hash: str = ""  # 64 hexadecimal digits of a header; an empty node begins with a snapshot near it
     log_level: str = "info"  # "debug", "info", "warning" or "error"
     blob_bytes_max: int = 4 << 30  # one blob; as the chain's default limit for a job's data
     blob_store_bytes_max: int = 64 << 30  # all blobs; beyond it nothing new is taken
+    disk_free_bytes_min: int = 256 << 20  # the node stops before less is free: some hundred blocks of the largest size
 
 
 def _verify_host(name: str, text: str) -> None:
@@ -73,6 +77,7 @@ def verify_config(config: Config) -> None:
     """Raise `Rejected` unless every setting means something; whether a port is free shows when it is opened."""
     choices = (
         ("role", config.role, tuple(Role)),
+        ("mode", config.mode, ("archive", "default", "light")),
         ("log_level", config.log_level, ("debug", "info", "warning", "error")),
         ("adversary", config.adversary, ("", *ADVERSARIES)),
     )
@@ -87,8 +92,10 @@ def verify_config(config: Config) -> None:
         ("listen_port", config.listen_port, 0, 65_535),
         ("api_port", config.api_port, 0, 65_535),
         ("threads", config.threads, 1, 1_024),
+        ("snapshot_blocks", config.snapshot_blocks, 0, 1 << 30),
         ("blob_bytes_max", config.blob_bytes_max, 1 << 20, 1 << 40),
         ("blob_store_bytes_max", config.blob_store_bytes_max, config.blob_bytes_max, 1 << 50),
+        ("disk_free_bytes_min", config.disk_free_bytes_min, 0, 1 << 50),
     )
     for name, number, low, high in ranges:
         require(low <= number <= high, Reason.OUT_OF_RANGE, f"{name} = {number}; it may be {low} to {high}")
@@ -97,6 +104,8 @@ def verify_config(config: Config) -> None:
         _verify_host("announce_host", config.announce_host)
     if config.genesis_hash:
         parse_digest("genesis_hash", config.genesis_hash)
+    if config.trusted_hash:
+        parse_digest("trusted_hash", config.trusted_hash)
     require(
         len(config.bootstrap) <= _BOOTSTRAP_MAX, Reason.TOO_LARGE, f"more than {_BOOTSTRAP_MAX} bootstrap addresses"
     )

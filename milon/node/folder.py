@@ -100,6 +100,21 @@ class NodeFolder:
         return self.root / "node.lock"
 
     @property
+    def snapshots(self) -> Path:
+        """Snapshots of the ledger, for those who join without the past; may be emptied at any time."""
+        return self.root / "snapshots"
+
+    @property
+    def sync(self) -> Path:
+        """Chunks of a snapshot on their way in."""
+        return self.root / "sync"
+
+    @property
+    def moved(self) -> Path:
+        """The last move of the validator to or from another machine; see `moving`."""
+        return self.root / "moved"
+
+    @property
     def log(self) -> Path:
         """What the node says, where a testnet starts it."""
         return self.root / "node.log"

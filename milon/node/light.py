@@ -12,14 +12,16 @@ from pathlib import Path
 
 import trio
 
-from milon.base.errors import Reason, Rejected
-from milon.base.ids import Digest
+from milon.base.errors import Reason, Rejected, require
+from milon.base.ids import AccountId, Digest
 from milon.base.signing import SecretKey
 from milon.base.units import Height
 from milon.chain.genesis import Genesis
 from milon.node.blob_room import BlobRoom
 from milon.node.folder import NodeFolder
 from milon.node.keys import generate_key
+from milon.node.light_client import LightClient, trust_genesis, trust_hash
+from milon.node.light_sync import LightReport, light_sync, refusing_conflicts
 from milon.node.runner import read_clock_ms
 from milon.node.task_context import TaskContext
 from milon.node.verify import STATES_S, Verifier, VerifyReport, fetch_block, fetch_genesis
@@ -30,7 +32,7 @@ from milon.p2p.blobs import BlobClient
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.libp2p_transport import LibP2PTransport
 from milon.p2p.settings import TransportSettings
-from milon.p2p.transport import Transport
+from milon.p2p.transport import PeerId, Transport
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Visit:
     transport: Transport  # with at least one peer
     key: SecretKey  # made for this visit
     genesis: Genesis  # checked against its hash
+    address_of: Callable[[PeerId], str]  # where a peer says it can be reached; empty where nothing was heard
 
 
 @asynccontextmanager
@@ -77,7 +80,7 @@ async def visiting(bootstrap: Sequence[str], genesis_hash: Digest) -> AsyncItera
         with trio.move_on_after(MESH_S):
             while len(transport.peers()) < len(discovery.known_addresses()) or len(transport.peers()) < 2:
                 await trio.sleep(0.05)
-        yield Visit(transport, key, genesis)
+        yield Visit(transport, key, genesis, discovery.address_of)
         nursery.cancel_scope.cancel()
 
 
@@ -105,7 +108,10 @@ async def verify_block_async(
     say("connecting")
     async with visiting(bootstrap, genesis_hash) as visit:
         say(f"connected to {len(visit.transport.peers())} peers; fetching the block and its certificate")
-        answer = await fetch_block(visit.transport, visit.genesis, name)
+        client = LightClient(visit.transport, visit.genesis, trust_genesis(visit.genesis))
+        with refusing_conflicts(folder):
+            answer = await fetch_block(client, visit.transport, name)
+        say(f"{client.witnesses} other peers say the same of its header")
         worker = Worker(threads, device, folder / "worker.log")
         try:
             blob_store = BlobStore(place.blobs)
@@ -144,3 +150,38 @@ def verify_block(
     """
     how = (segments, threads, device, say, patience_s)
     return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, *how)
+
+
+async def _light_async(
+    folder: Path,
+    bootstrap: Sequence[str],
+    genesis_hash: Digest,
+    trusted: Digest | None,
+    name: Height | Digest,
+    account: AccountId | None,
+) -> LightReport:
+    await trio.Path(folder).mkdir(parents=True, exist_ok=True)
+    async with visiting(bootstrap, genesis_hash) as visit:
+        if not isinstance(name, bytes):
+            return await light_sync(folder, visit.transport, visit.genesis, trusted, name, account)
+        claimed = await trust_hash(visit.transport, visit.genesis, name)
+        report = await light_sync(folder, visit.transport, visit.genesis, trusted, claimed.height, None)
+        require(report.hash == name, Reason.DIFFERS, f"the final block at height {report.height} is another one")
+        return report
+
+
+def follow_lightly(
+    folder: Path,
+    bootstrap: Sequence[str],
+    genesis_hash: Digest,
+    *,
+    trusted: Digest | None = None,
+    name: Height | Digest = Height(0),
+    account: AccountId | None = None,
+) -> LightReport:
+    """Prove a header final, by height or hash (0: the newest), or what an account has at the newest.
+
+    It begins with what `folder` keeps from before, else with the `trusted` hash, else with the genesis. `Rejected`
+    where it cannot be proved, with DIFFERS where the chain has another block there or two chains are proved.
+    """
+    return trio.run(_light_async, folder, bootstrap, genesis_hash, trusted, name, account)

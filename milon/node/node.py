@@ -15,10 +15,10 @@ from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, Digest, JobId
 from milon.base.units import Height, Nonce, Power
-from milon.chain.certificate import Certificate
+from milon.chain.finality import decode_finality
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
-from milon.chain.transaction import Action, Transaction, compute_transaction_hash, verify_transaction
+from milon.chain.transaction import Action, AggregateVote, Transaction, compute_transaction_hash, verify_transaction
 from milon.consensus.effects import FinalizedBlock
 from milon.consensus.events import TransactionsReceived
 from milon.consensus.mempool import list_candidates
@@ -27,17 +27,29 @@ from milon.contracts.accounts import load_account
 from milon.contracts.duties import Role as DutyRole
 from milon.node.answers import Answers
 from milon.node.blob_room import BlobRoom
+from milon.node.clocks import watch_clock
 from milon.node.config import Role
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC, Inbox
+from milon.node.keeping import Keeper
 from milon.node.learner import Learner
+from milon.node.light_answers import LightAnswers
 from milon.node.outbox import Outbox
+from milon.node.proofs import load_validators_of
 from milon.node.pull import pull_transactions
 from milon.node.runner import Runner, read_clock_ms
-from milon.node.snapshots import build_account_view, build_block_view, build_job_view, build_job_views
+from milon.node.shelf import Shelf
+from milon.node.snapshots import (
+    build_account_view,
+    build_block_view,
+    build_job_view,
+    build_job_views,
+    build_validator_view,
+    build_validator_views,
+)
 from milon.node.status import Identity, build_status
 from milon.node.supervisor import supervise
 from milon.node.task_context import FETCH_S, TaskContext
-from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView
+from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView, ValidatorView
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, Transport
 from milon.state.ledger import Ledger
@@ -60,6 +72,8 @@ class Parts:
     transport: Transport  # the network
     discovery: Discovery  # who is in it
     blobs: BlobRoom  # files
+    shelf: Shelf  # snapshots for newcomers
+    keeper: Keeper  # what happens to the past
     task_context: TaskContext  # how learning is done
 
 
@@ -82,19 +96,24 @@ class Node:
         self._final = trio.Event()
         self._stop = trio.Event()
         self._fault: Rejected | None = None
-        answers = Answers(parts.genesis, parts.store, lambda: list_candidates(self._runner.state.mempool))
+        light = LightAnswers(parts.genesis, parts.store, parts.shelf, read_clock_ms)
+        answers = Answers(parts.genesis, parts.store, lambda: list_candidates(self._runner.state.mempool), light)
         parts.transport.serve(Channel.SYNC, answers.answer)
 
     async def run(self) -> None:
         """Serve until `stop` is called or cancelled. Raises what `give_up` was called with."""
         await trio.to_thread.run_sync(self._read_receipts)
         async with trio.open_nursery() as nursery:
+            parts = self._parts
             nursery.start_soon(self._runner.run)
             nursery.start_soon(supervise, "inbox", self._inbox.run)
             nursery.start_soon(supervise, "discovery", self._parts.discovery.run)
             nursery.start_soon(supervise, "learning", self._follow)
             puller = partial(pull_transactions, self._parts.transport, self._runner, self._inbox)
             nursery.start_soon(supervise, "transaction pull", puller)
+            nursery.start_soon(supervise, "keeping", parts.keeper.run)
+            drift_ms = int(parts.genesis.parameters.clock_drift_ms_max)
+            nursery.start_soon(supervise, "clock", partial(watch_clock, parts.transport, drift_ms))
             await self._stop.wait()
             nursery.cancel_scope.cancel()
         if self._fault is not None:
@@ -128,9 +147,11 @@ class Node:
                 "block %d %s: %d transactions, view %d, by %s",
                 *(header.height, entry.hash.hex()[:8], len(entry.receipts), header.view, header.proposer.hex()[:8]),
             )
-            for receipt in entry.receipts:
-                if receipt.problem:
-                    _LOG.info("transaction %s refused: %s", receipt.transaction.hex()[:8], receipt.problem)
+            for transaction, receipt in zip(entry.block.transactions, entry.receipts, strict=True):
+                if receipt.problem:  # a vote on an aggregate that was decided meanwhile is no news
+                    level = logging.DEBUG if isinstance(transaction.body.action, AggregateVote) else logging.INFO
+                    _LOG.log(level, "transaction %s refused: %s", receipt.transaction.hex()[:8], receipt.problem)
+        self._parts.keeper.note(finalized[-1].block.header.height)
         self._final.set()
 
     async def _follow(self) -> None:
@@ -173,7 +194,7 @@ class Node:
         tip = self._store.tip()
         raw = None if tip is None else self._store.certificate_at(tip[0])
         if tip is not None and raw is not None:
-            status = encode_message(Status(tip[0], decode(Certificate, raw)))
+            status = encode_message(Status(tip[0], decode_finality(raw).finalization))
             if len(status) <= PAYLOAD_MAX_BYTES[Channel.GOSSIP]:
                 await self._parts.transport.publish(STATUS_TOPIC, status)
 
@@ -210,15 +231,28 @@ class Node:
             nonce += 1
         return build_account_view(self._store, account, Nonce(nonce))
 
+    def validators(self) -> tuple[ValidatorView, ...]:
+        """See `NodePort`."""
+        return build_validator_views(self._store)
+
+    def validator(self, account: AccountId) -> ValidatorView:
+        """See `NodePort`."""
+        return build_validator_view(self._store, account)
+
     def block(self, name: Height | Digest) -> BlockView | None:
         """See `NodePort`."""
         view = build_block_view(self._store, name)
         raw = None if view is None else self._store.certificate_at(view.header.height)
         if view is None or raw is None:
             return view
-        signers = decode(Certificate, raw).signers
-        power = sum(entry.power for entry in self._parts.identity.validators if entry.account in signers)
-        return replace(view, certificate_power=Power(power))
+        signers = decode_finality(raw).finalization.signers
+        try:
+            validators = load_validators_of(self._genesis, self._store, view.header.epoch)
+        except Rejected:
+            return view  # an epoch so long ago that the ledger no longer knows who voted in it
+        power = sum(entry.power for entry in validators if entry.account in signers)
+        total = sum(entry.power for entry in validators)
+        return replace(view, certificate_power=Power(power), total_power=Power(total))
 
     def receipt(self, transaction: Digest) -> ReceiptView | None:
         """See `NodePort`."""

@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 import trio
 
-from milon.base.errors import Rejected
+from milon.base.errors import Reason, Rejected
+from milon.base.ids import short
 from milon.base.units import TimeMs
+from milon.chain.evidence import epoch_of, offence_of, view_of
 from milon.consensus.application import Config
 from milon.consensus.effects import (
     Accuse,
@@ -43,6 +45,7 @@ EVENTS_MAX = 2_048  # waiting; consensus repeats what is lost, so a full queue d
 PEER_EVENTS_MAX = 256  # of one peer among them: a flood costs its sender's share, not everybody's votes
 TRANSACTIONS_MAX = 1_024  # among them: anybody can make those, and those that are lost are pulled again
 BATCH_MAX = 64  # events a turn: one sync of the vote log serves them all
+_USUAL = (Reason.DUPLICATE, Reason.WRONG_NONCE)  # gossip brings what is in a block already
 
 
 def read_clock_ms() -> TimeMs:
@@ -161,18 +164,20 @@ class Runner:
                 case CommitBlocks():
                     await self._commit(effect)
                 case PruneLog():
-                    await trio.to_thread.run_sync(self._vote_log.prune, effect.view, limiter=self._threads)
+                    await trio.to_thread.run_sync(self._vote_log.prune, effect.place, limiter=self._threads)
                 case Blame():
                     _LOG.info("peer %s: %s: %s", effect.peer, effect.reason.value, effect.detail)
                     self._transport.report(PeerId(effect.peer), effect.reason)
                 case Accuse():
-                    signer = effect.first.signer.hex()[:8]
-                    _LOG.warning("validator %s contradicts itself in view %d", signer, effect.first.content.view)
+                    offence = offence_of(effect.evidence).name.lower().replace("_", " ")
+                    place = (epoch_of(effect.evidence), view_of(effect.evidence))
+                    _LOG.warning("validator %s: %s in epoch %d, view %d", short(effect.offender), offence, *place)
                 case ProposalRefused():
                     proposer = effect.proposer.hex()[:8]
                     _LOG.warning("view %d: block of %s is invalid here: %s", effect.view, proposer, effect.detail)
                 case TransactionRefused():
-                    _LOG.info("transaction %s: %s", effect.transaction.hex()[:8], effect.detail)
+                    level = logging.DEBUG if effect.reason in _USUAL else logging.INFO
+                    _LOG.log(level, "transaction %s: %s", effect.transaction.hex()[:8], effect.detail)
 
     async def _send(self, effect: Send) -> None:
         channel = Channel.SYNC if is_bulk(effect.message) else Channel.CONSENSUS

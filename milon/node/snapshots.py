@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from milon.base.codec import decode
 from milon.base.ids import AccountId, Digest, JobId
-from milon.base.units import Height, Nonce, Power, TimeMs
+from milon.base.units import Amount, Count, Height, Nonce, Power, TimeMs
 from milon.chain.block import Block, compute_header_hash
 from milon.chain.learning import BlockReport
 from milon.chain.transaction import compute_transaction_hash
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.claims import load_claim
 from milon.contracts.clock import load_clock
+from milon.contracts.delegation import compute_left, compute_value, load_delegations
 from milon.contracts.records import (
     JOB_PREFIX,
     ArchivedRound,
@@ -19,7 +20,9 @@ from milon.contracts.records import (
     closed_round_key,
     job_key,
     open_round_key,
+    power_of,
 )
+from milon.contracts.validators import load_candidates, load_validator
 from milon.node.view import (
     AccountView,
     AssignmentView,
@@ -27,11 +30,13 @@ from milon.node.view import (
     BlockView,
     ClaimView,
     CurrentRound,
+    DelegationView,
     JobView,
     RoundView,
     SlashView,
     TrainerView,
     UnbondingView,
+    ValidatorView,
 )
 from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
@@ -140,6 +145,10 @@ def build_account_view(reader: StoreReader, account: AccountId, next_nonce: Nonc
                 for payment in archived.closed.payments
                 if payment.account == account and payment.reason == "slash"
             ]
+    validator = load_validator(ledger, account)
+    if validator.is_tombstoned:
+        burned = record.slashed - sum(slash.amount for slash in slashes)
+        slashes.append(SlashView(validator.tombstoned_at, Amount(burned), "an offence against the rules of voting"))
     return AccountView(
         account=account,
         balance=record.balance,
@@ -147,7 +156,55 @@ def build_account_view(reader: StoreReader, account: AccountId, next_nonce: Nonc
         unbonding=tuple(UnbondingView(entry.amount, entry.release_height) for entry in record.unbonding),
         nonce=next_nonce,
         slashes=tuple(sorted(slashes, key=lambda slash: slash.height)),
+        delegations=_build_delegations(ledger, account),
     )
+
+
+def _build_delegations(ledger: Ledger, account: AccountId) -> tuple[DelegationView, ...]:
+    delegations = load_delegations(ledger, account)
+    held = (
+        DelegationView(
+            entry.validator, Amount(compute_value(load_validator(ledger, entry.validator), entry.shares)), None
+        )
+        for entry in delegations.held
+    )
+    leaving = (
+        DelegationView(
+            entry.validator,
+            Amount(compute_left(load_validator(ledger, entry.validator), entry)),
+            entry.release_height,
+        )
+        for entry in delegations.leaving
+    )
+    return (*held, *leaving)
+
+
+def build_validator_view(reader: StoreReader, account: AccountId) -> ValidatorView:
+    """An account as a validator."""
+    ledger = Ledger(reader)
+    record = load_validator(ledger, account)
+    return ValidatorView(
+        account=account,
+        power=power_of(load_validators(ledger), account),
+        bonded=load_account(ledger, account).bonded,
+        delegated=record.delegated,
+        commission_ppm=record.commission_ppm,
+        learning=Count(record.learning),
+        led=record.led,
+        missed=record.missed,
+        is_candidate=record.is_candidate,
+        jailed_until=record.jailed_until,
+        is_tombstoned=record.is_tombstoned,
+        taken_ppm=record.taken_ppm,
+    )
+
+
+def build_validator_views(reader: StoreReader) -> tuple[ValidatorView, ...]:
+    """Members of the running epoch and candidates for the next, in order of account."""
+    ledger = Ledger(reader)
+    members = (member.account for member in load_validators(ledger).validators)
+    accounts = sorted({*members, *load_candidates(ledger)})
+    return tuple(build_validator_view(reader, account) for account in accounts)
 
 
 def build_block_view(reader: StoreReader, name: Height | Digest) -> BlockView | None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from milon.base.ids import AccountId, Digest
-from milon.base.units import Height, Power
+from milon.base.units import Height
 from milon.chain.certificate import Validator
 from milon.chain.genesis import Genesis
-from milon.consensus.application import EPOCH
 from milon.consensus.state import State
 from milon.contracts.accounts import load_account, load_supply
 from milon.node.view import PeerView, StatusView, WorkView
@@ -41,6 +40,12 @@ def _peer_views(transport: Transport, address_of: Callable[[PeerId], str]) -> tu
     return tuple(views)
 
 
+def _is_syncing(state: State) -> bool:
+    """Whether there are final blocks that are not here: of this epoch, or, asked for at least once, of a later one."""
+    is_behind = state.ahead.epoch > state.members.epoch and state.ahead.attempts > 0
+    return is_behind or state.final_view > state.tip.view + SYNCING_BLOCKS
+
+
 def build_status(
     identity: Identity,
     genesis: Genesis,
@@ -68,11 +73,11 @@ def build_status(
         height=height,
         tip_hash=tip[1] if tip is not None else identity.genesis_hash,
         tip_time_ms=state.tip.time_ms,
-        epoch=EPOCH,
+        epoch=state.members.epoch,
         view=state.view,
-        is_syncing=state.final_view > state.tip.view + SYNCING_BLOCKS,
+        is_syncing=_is_syncing(state),
         peers=_peer_views(transport, address_of),
-        validators=tuple(Validator(entry.account, Power(entry.power)) for entry in identity.validators),
+        validators=state.members.validators,
         working=tuple(working),
         mempool_count=len(state.mempool.entries),
         balance=account.balance,

@@ -186,6 +186,15 @@ class SlashView:
 
 
 @dataclass(frozen=True, slots=True)
+class DelegationView:
+    """Stake behind a validator."""
+
+    validator: AccountId  # whom
+    amount: Amount  # what it is worth now
+    height: Height | None  # from which on it may be withdrawn; none while it is delegated
+
+
+@dataclass(frozen=True, slots=True)
 class AccountView:
     """An account; one that nobody has used yet has zeros."""
 
@@ -195,6 +204,25 @@ class AccountView:
     unbonding: tuple[UnbondingView, ...]  # in order of height
     nonce: Nonce  # of its next transaction, those waiting in this node's mempool counted
     slashes: tuple[SlashView, ...]  # in order of height
+    delegations: tuple[DelegationView, ...] = ()  # held ones, then those on their way back
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorView:
+    """An account as a validator; one that never stood has zeros."""
+
+    account: AccountId  # whose
+    power: Power  # in the running epoch; 0: not a member
+    bonded: Amount  # its own stake
+    delegated: Amount  # by others
+    commission_ppm: Count  # of what delegators earn
+    learning: Count  # protocol fees burned for its verified segments, halved each epoch
+    led: Count  # its blocks in the running epoch
+    missed: Count  # its views without a block in the running epoch
+    is_candidate: bool  # wants a place in the next set
+    jailed_until: Height  # from this height on it may come back; 0: free
+    is_tombstoned: bool  # slashed for an offence, and out for good
+    taken_ppm: Count  # of the stake behind it that burned for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +251,12 @@ class NodePort(Protocol):
 
     def account(self, account: AccountId) -> AccountView:
         """One account."""
+
+    def validators(self) -> tuple[ValidatorView, ...]:
+        """Members and candidates, in order of account."""
+
+    def validator(self, account: AccountId) -> ValidatorView:
+        """One account as a validator."""
 
     def block(self, name: Height | Digest) -> BlockView | None:
         """The block at a height or with a header hash, or None."""

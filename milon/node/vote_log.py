@@ -2,7 +2,8 @@
 
     votes.log     16 bytes of format, then batches: mark (8) | length of body (4) | sha256 of length and body | body
                   a body is records, each behind its length (4); integers are big-endian
-    votes.signed  two slots of 32 bytes, written in turn: epoch (8) | view (8) | first 16 bytes of their sha256
+    votes.signed  two slots of 32 bytes, written in turn:
+                  votes in that view (1) | epoch (7) | view (8) | first 16 bytes of their sha256
     votes.lock    held by the one process that may sign
 
 A batch is synced before anything in it is sent and before the next one is written, so that a crash can tear only the
@@ -23,7 +24,8 @@ from pathlib import Path
 from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected
 from milon.base.units import Epoch, View
-from milon.consensus.messages import LoggedVote, LogRecord, decode_record, view_of_record
+from milon.consensus.messages import LoggedVote, LogRecord, decode_record, place_of_record
+from milon.consensus.votes import Place
 
 FORMAT = b"milon-votes/1\n\x00\x00"
 PRUNE_BYTES_MIN = 4 << 20  # a smaller file is not worth rewriting: it is read in a few milliseconds
@@ -31,7 +33,10 @@ PRUNE_BYTES_MIN = 4 << 20  # a smaller file is not worth rewriting: it is read i
 _MARK = b"\xd3MILONv\x1a"
 _HEAD_BYTES = len(_MARK) + 4 + 32
 _SLOT_BYTES = 32
-_NOTHING = (Epoch(0), View(0))
+BARRED = 255  # votes said to be in a view in which nothing more is to be signed; there are three kinds
+
+_Signed = tuple[Epoch, View, int]  # the highest place signed in, and how many votes there
+_NOTHING: _Signed = (Epoch(0), View(0), 0)
 
 
 def _check(raw: bytes) -> bytes:
@@ -89,15 +94,33 @@ def read_log(raw: bytes, name: str) -> tuple[list[LogRecord], int]:
     return records, position
 
 
-def _read_signed(raw: bytes, name: str) -> tuple[Epoch, View]:
+def read_signed(raw: bytes, name: str) -> tuple[Epoch, View]:
+    """The highest place signed in, of the small file's bytes; `Rejected(CORRUPT)` where neither slot is whole."""
+    return _read_signed(raw, name)[:2]
+
+
+def _read_signed(raw: bytes, name: str) -> _Signed:
     found = [_NOTHING] if len(raw) < _SLOT_BYTES else []
     for start in range(0, len(raw), _SLOT_BYTES):
         slot = raw[start : start + _SLOT_BYTES]
         if len(slot) == _SLOT_BYTES and slot[16:] == _check(slot[:16])[:16]:
-            found.append((Epoch(int.from_bytes(slot[:8], "big")), View(int.from_bytes(slot[8:16], "big"))))
+            epoch, view = Epoch(int.from_bytes(slot[1:8], "big")), View(int.from_bytes(slot[8:16], "big"))
+            found.append((epoch, view, slot[0]))
     if not found:
         raise Rejected(Reason.CORRUPT, f"{name} is damaged: it is not known what was signed, so nothing is signed")
     return max(found)
+
+
+def _add_votes(signed: _Signed, records: Sequence[LogRecord]) -> _Signed:
+    """The highest place signed in, once the records' votes are signed too."""
+    for record in records:
+        if isinstance(record, LoggedVote):
+            place = (record.vote.content.epoch, record.vote.content.view)
+            if place > signed[:2]:
+                signed = (*place, 1)
+            elif place == signed[:2]:
+                signed = (*place, min(BARRED, signed[2] + 1))
+    return signed
 
 
 def _refuse(path: Path, error: OSError) -> Rejected:
@@ -187,7 +210,12 @@ class VoteLog:
     @property
     def signed(self) -> tuple[Epoch, View]:
         """The highest epoch and view signed in, in that order; zeros before the first vote."""
-        return self._highest
+        return self._highest[:2]
+
+    @property
+    def signed_votes(self) -> int:
+        """How many votes were signed there: a log that has fewer of them is not the newest one."""
+        return self._highest[2]
 
     def append(self, records: Sequence[LogRecord]) -> None:
         """Make all of `records` durable, or raise `Rejected` (FULL, UNAVAILABLE) and take nothing more."""
@@ -196,8 +224,7 @@ class VoteLog:
         if self._is_broken:
             raise Rejected(Reason.UNAVAILABLE, f"{self._path} failed before; start the node again")
         raw = _frame(records)
-        votes = [record.vote.content for record in records if isinstance(record, LoggedVote)]
-        highest = max([self._highest, *((content.epoch, content.view) for content in votes)])
+        highest = _add_votes(self._highest, records)
         try:
             _write_all(self._log, raw, self._end)
             os.fdatasync(self._log)
@@ -209,25 +236,39 @@ class VoteLog:
         self._end += len(raw)
         self._highest = highest
 
-    def _write_signed(self, highest: tuple[Epoch, View]) -> None:
-        raw = highest[0].to_bytes(8, "big") + highest[1].to_bytes(8, "big")
+    def _write_signed(self, highest: _Signed) -> None:
+        epoch, view, votes = highest
+        raw = votes.to_bytes(1, "big") + epoch.to_bytes(7, "big") + view.to_bytes(8, "big")
         _write_all(self._signed, raw + _check(raw)[:16], self._slot * _SLOT_BYTES)
         os.fdatasync(self._signed)
         self._slot = 1 - self._slot
 
-    def prune(self, view: View) -> None:
-        """Drop the records of views up to `view`, whose blocks are in the store, once the file is worth rewriting."""
+    def raise_signed(self, place: tuple[Epoch, View]) -> None:
+        """Sign nothing up to that epoch and view, durable; a lower pair than the present one changes nothing."""
+        highest = (*place, BARRED)
+        if highest <= self._highest:
+            return
+        try:
+            for _ in range(2):
+                self._write_signed(highest)
+        except OSError as error:
+            self._is_broken = True
+            raise _refuse(self._signed_path, error) from error
+        self._highest = highest
+
+    def prune(self, place: Place) -> None:
+        """Drop the records up to `place`, whose blocks are in the store, once the file is worth rewriting."""
         if self._end < self._prune_at or self._is_broken:
             return
         try:
-            self._rewrite(view)
+            self._rewrite(place)
         except OSError as error:
             self._is_broken = True
             raise _refuse(self._path, error) from error
 
-    def _rewrite(self, view: View) -> None:
+    def _rewrite(self, place: Place) -> None:
         records, _ = read_log(self._path.read_bytes(), str(self._path))
-        kept = [record for record in records if view_of_record(record) > view]
+        kept = [record for record in records if place_of_record(record) > place]
         raw = FORMAT + (_frame(kept) if kept else b"")
         fresh = self._folder / "votes.log.new"
         handle = self._open(fresh)

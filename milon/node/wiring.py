@@ -15,27 +15,24 @@ import trio
 
 from milon.base.codec import encode
 from milon.base.errors import Rejected
-from milon.base.ids import AccountId
 from milon.base.signing import SecretKey
 from milon.chain.genesis import Genesis, compute_genesis_hash, validators_of
-from milon.consensus.application import Application, make_config
+from milon.consensus.application import make_config
 from milon.consensus.effects import FinalizedBlock
-from milon.consensus.mempool import Standing
-from milon.consensus.restore import compute_genesis_commit, restore
-from milon.contracts.accounts import load_account
-from milon.contracts.apply import (
-    apply_block,
-    compute_genesis_ledger,
-    is_waiting_for_blocks,
-    select_transactions,
-)
+from milon.consensus.restore import restore
+from milon.node.application import CONTRACTS, prepare_store
 from milon.node.blob_room import BlobRoom
 from milon.node.config import Config, parse_digest
 from milon.node.folder import NodeFolder, locked, publish_address, withdraw_address, write_file
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC
+from milon.node.keeping import Keeper, Keeping
 from milon.node.keys import load_key
+from milon.node.light import visiting
+from milon.node.moving import require_here, require_votes
 from milon.node.node import Node, Parts
 from milon.node.runner import Runner, read_clock_ms
+from milon.node.shelf import Shelf
+from milon.node.state_sync import StateSync
 from milon.node.status import Identity
 from milon.node.task_context import TaskContext
 from milon.node.testnet_files import load_genesis
@@ -50,7 +47,6 @@ from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.libp2p_transport import LibP2PTransport
 from milon.p2p.settings import TransportSettings
 from milon.p2p.transport import Transport
-from milon.state.ledger import Ledger
 from milon.state.lmdb_store import LmdbStore
 from milon.state.store import Store
 
@@ -58,15 +54,6 @@ _LOG = logging.getLogger(__name__)
 
 TOPICS = (TRANSACTION_TOPIC, STATUS_TOPIC, PEERS_TOPIC)
 ACCEPTING = "accept"  # the adversary that attests and judges in favour of everybody
-
-
-def standing_of(ledger: Ledger, account: AccountId) -> Standing:
-    """What the ledger expects of a sender and what it has."""
-    record = load_account(ledger, account)
-    return Standing(record.nonce, record.balance)
-
-
-CONTRACTS = Application(apply_block, select_transactions, is_waiting_for_blocks, standing_of)
 
 
 def transport_settings(config: Config, genesis: Genesis, seed: bytes) -> TransportSettings:
@@ -88,12 +75,6 @@ def _advertised(config: Config, transport: Transport) -> tuple[str, ...]:
     return (f"/{kind}/{config.announce_host}/tcp/{config.listen_port}/p2p/{transport.peer_id}",)
 
 
-def prepare_store(store: Store, genesis: Genesis) -> None:
-    """Commit the genesis where the store is empty."""
-    if store.tip() is None:
-        store.commit(compute_genesis_commit(genesis, compute_genesis_ledger(genesis)))
-
-
 def make_node(
     folder: NodeFolder,
     config: Config,
@@ -112,7 +93,9 @@ def make_node(
     blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport)
 
     def make_runner(on_final: Callable[[tuple[FinalizedBlock, ...]], None]) -> Runner:
-        state, effects = restore(engine_config, vote_log.records, vote_log.signed[1], read_clock_ms())
+        state, effects = restore(
+            engine_config, vote_log.records, vote_log.signed, read_clock_ms(), vote_log.signed_votes
+        )
         return Runner(engine_config, state, effects, store, vote_log, transport, on_final)
 
     context = TaskContext(
@@ -135,7 +118,9 @@ def make_node(
         on_twin=lambda error: node.give_up(error),
     )
     identity = Identity(key.account, config.role, compute_genesis_hash(genesis), validators_of(genesis))
-    node = Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, context))
+    shelf = Shelf(folder.snapshots)
+    keeper = Keeper(store, shelf, Keeping(config.mode, config.snapshot_blocks), genesis.parameters)
+    node = Node(Parts(genesis, identity, make_runner, store, transport, discovery, blobs, shelf, keeper, context))
     return node
 
 
@@ -159,15 +144,28 @@ async def _obtain_genesis(folder: NodeFolder, config: Config, seed: bytes) -> Ge
     return genesis
 
 
+async def _begin(folder: NodeFolder, config: Config, genesis: Genesis, store: Store) -> None:
+    """Fill an empty store: with the genesis, or with the state of a snapshot where a recent hash is trusted."""
+    if store.tip() is None and config.trusted_hash:
+        async with visiting(config.bootstrap, compute_genesis_hash(genesis)) as visit:
+            trusted = parse_digest("trusted_hash", config.trusted_hash)
+            sync = StateSync(visit.transport, genesis, trusted, folder.sync, _LOG.info)
+            commit = await sync.run()
+            await trio.to_thread.run_sync(store.commit, commit)
+            await trio.to_thread.run_sync(sync.forget)
+    prepare_store(store, genesis)
+
+
 async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
+    require_votes(folder)
     key, network_key = load_key(folder.validator_key), load_key(folder.network_key)
     genesis = await _obtain_genesis(folder, config, network_key.seed)
     settings = transport_settings(config, genesis, network_key.seed)
     transport = LibP2PTransport(settings)
     async with AsyncExitStack() as stack:
-        store = stack.enter_context(closing(LmdbStore(folder.chain)))
-        prepare_store(store, genesis)
-        vote_log = stack.enter_context(closing(VoteLog(folder.votes)))
+        vote_log = stack.enter_context(closing(VoteLog(folder.votes)))  # before the chain: see `require_votes`
+        store = stack.enter_context(closing(LmdbStore(folder.chain, free_bytes_min=config.disk_free_bytes_min)))
+        await _begin(folder, config, genesis, store)
         worker = Worker(config.threads, config.device, folder.root / "worker.log")
         stack.push_async_callback(worker.stop)
         node = make_node(folder, config, genesis, key, settings, transport, store, vote_log, worker)
@@ -200,5 +198,6 @@ def run_node(root: Path, config: Config, server: ApiServer) -> int:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     folder = NodeFolder(root)
     with locked(folder):
+        require_here(folder)
         trio.run(_serve, folder, config, server)
     return 0

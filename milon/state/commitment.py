@@ -271,6 +271,42 @@ def _fold(path: bytes, current: bytes, siblings: Sequence[bytes]) -> bytes:
     return current
 
 
+def compute_part(read: ReadNode, root: Digest, path: bytes, depth: int) -> StateProof:
+    """The way from the root `depth` bits down `path`: the hashes beside it, and the leaf that ends it early, if any."""
+    siblings: list[Digest] = []
+    other: StateLeaf | None = None
+    expected: bytes = root
+    while expected != EMPTY_ROOT and len(siblings) < depth:
+        record = _read_checked(read, path, len(siblings), expected)
+        if record[:1] == _LEAF:
+            other = StateLeaf(Digest(record[1:33]), Digest(record[33:]))
+            break
+        left, right = record[1:33], record[33:]
+        sibling, expected = (left, right) if _bit(path, len(siblings)) else (right, left)
+        siblings.append(Digest(sibling))
+    return StateProof(tuple(reversed(siblings)), other)
+
+
+def verify_part(root: Digest, path: bytes, depth: int, leaves: Sequence[_Leaf], proof: StateProof) -> None:
+    """Raise `Rejected(BAD_PROOF)` unless `leaves` are all those whose paths share the first `depth` bits of `path`.
+
+    The leaves come sorted, and each with those bits. `proof` is `compute_part`'s, without the leaf that ends the way
+    early where that is the one in `leaves`.
+    """
+    reached, other = len(proof.siblings), proof.other
+    require(reached <= depth, Reason.BAD_PROOF, "more hashes than the part is deep")
+    require(reached == depth or len(leaves) <= 1, Reason.BAD_PROOF, "several leaves above the part they belong to")
+    record = _Update(lambda _: None).build(leaves, reached)
+    if other is not None:
+        shared = DEPTH_MAX - (int.from_bytes(path, "big") ^ int.from_bytes(other.path, "big")).bit_length()
+        is_beside = len(other.path) == 32 == len(other.value_hash) and reached <= shared < depth
+        require(is_beside and not leaves, Reason.BAD_PROOF, "the other leaf does not stand in the part's place")
+        record = _LEAF + other.path + other.value_hash
+    current = EMPTY_ROOT if record is None else sha256(record).digest()
+    if _fold(path, current, proof.siblings) != root:
+        raise Rejected(Reason.BAD_PROOF, "the part of the state leads to another root")
+
+
 def verify_membership(root: Digest, key: bytes, value: bytes, proof: StateProof) -> None:
     """Raise `Rejected(BAD_PROOF)` unless `proof` shows that `key` has `value` under `root`.
 

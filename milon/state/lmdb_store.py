@@ -8,10 +8,8 @@ the end of a file that was cut off.
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lmdb
@@ -19,7 +17,8 @@ import lmdb
 from milon.base.errors import Reason, Rejected
 from milon.base.ids import NO_DIGEST, Digest
 from milon.base.units import Height
-from milon.state.store import Commit, verify_commit
+from milon.state.lmdb_folder import FolderLock, refuse_corrupt, require_room, verify_length
+from milon.state.store import Commit, verify_commit, verify_forget
 
 FORMAT = b"milon-store/1"  # raised whenever a table's meaning changes; an unknown one is refused
 MAP_BYTES_INITIAL = 16 << 30  # address space, not disk: the file grows as it is written
@@ -47,51 +46,11 @@ def _refuse(folder: Path, error: lmdb.Error | OSError) -> Rejected:
             f"no room on the disk for {folder} ({error}); nothing of this block was stored; free space and start again",
         )
     if isinstance(error, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
-        return _refuse_corrupt(folder, str(error))
+        return refuse_corrupt(folder, str(error))
     return Rejected(
         Reason.UNAVAILABLE,
         f"the disk under {folder} does not answer ({error}); nothing was changed; check the disk and its permissions",
     )
-
-
-def _refuse_corrupt(folder: Path, cause: str) -> Rejected:
-    return Rejected(
-        Reason.CORRUPT,
-        f"the store in {folder} is damaged ({cause}); this node cannot use it; "
-        "move the folder away and let the node fetch the chain anew, the keys are not in it",
-    )
-
-
-class _FolderLock:
-    """The right to a folder, held by one process until it ends, and the length hint."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._descriptor = os.open(folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise Rejected(
-                Reason.IN_USE,
-                f"another process has {folder} open; two would damage the chain's store; stop the other one first",
-            ) from None
-
-    def verify_length(self) -> None:
-        """Raise `Rejected(CORRUPT)` if the data file is shorter than it was after some commit; it never shrinks."""
-        text = os.pread(self._descriptor, 32, 0).strip()
-        data = self._folder / "data.mdb"
-        size = data.stat().st_size if data.exists() else 0
-        if text.isdigit() and size < int(text):
-            raise _refuse_corrupt(self._folder, f"data.mdb has {size} bytes where {int(text)} were written")
-
-    def note_length(self) -> None:
-        """Remember the data file's length; a hint, so it need not be synced."""
-        size = (self._folder / "data.mdb").stat().st_size
-        os.pwrite(self._descriptor, b"%-24d" % size, 0)
-
-    def release(self) -> None:
-        os.close(self._descriptor)
 
 
 class _LmdbReader:
@@ -148,6 +107,14 @@ class _LmdbReader:
         """See `StoreReader.certificate_at`."""
         return self._read(b"certificates", _height_key(height))
 
+    def lowest_block(self) -> Height | None:
+        """See `StoreReader.lowest_block`."""
+        with self._guard:
+            if self._transaction is None:
+                raise RuntimeError("read after close")
+            with self._transaction.cursor(db=self._tables[b"blocks"]) as cursor:
+                return Height(int.from_bytes(cursor.key(), "big")) if cursor.first() else None
+
     def receipts_at(self, height: Height) -> bytes | None:
         """See `StoreReader.receipts_at`."""
         return self._read(b"receipts", _height_key(height))
@@ -166,10 +133,17 @@ class LmdbSnapshot(_LmdbReader):
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See `StoreReader.scan`."""
+        return self._scan(b"ledger", prefix)
+
+    def scan_nodes(self) -> Iterator[tuple[bytes, bytes]]:
+        """All nodes of the state tree with their positions, for those who check the tree whole."""
+        return self._scan(b"nodes", b"")
+
+    def _scan(self, table: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         if self._transaction is None:
             raise RuntimeError("read after close")
         try:
-            with self._transaction.cursor(db=self._tables[b"ledger"]) as cursor:
+            with self._transaction.cursor(db=self._tables[table]) as cursor:
                 is_found = cursor.set_range(prefix) if prefix else cursor.first()
                 while is_found and cursor.key().startswith(prefix):
                     yield cursor.item()
@@ -186,24 +160,53 @@ class LmdbSnapshot(_LmdbReader):
                 self._opened.discard(self)
 
 
+class LmdbVisit(LmdbSnapshot):
+    """The store in a folder as it is now, read beside whatever process runs on it; nothing is written."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `Rejected`: UNAVAILABLE where the folder holds no store, CORRUPT or UNSUPPORTED for what it holds."""
+        if not (folder / "data.mdb").exists():
+            raise Rejected(Reason.UNAVAILABLE, f"{folder} holds no chain yet; nothing was read; start the node first")
+        try:
+            verify_length(folder)
+            environment = lmdb.open(
+                str(folder), map_size=MAP_BYTES_INITIAL, max_dbs=len(_TABLES), readonly=True, readahead=False
+            )
+            tables = {name: environment.open_db(name, create=False) for name in _TABLES}
+            super().__init__(folder, tables, environment.begin(), set())
+        except (lmdb.Error, OSError) as error:
+            raise _refuse(folder, error) from error
+        self._environment = environment
+        found = self._read(b"meta", _META_FORMAT)
+        if found != FORMAT:
+            self.close()
+            raise Rejected(Reason.UNSUPPORTED, f"{folder} was written as {found!r:.40}; this program knows {FORMAT!r}")
+
+    def close(self) -> None:
+        """See `Snapshot.close`."""
+        super().close()
+        self._environment.close()
+
+
 class LmdbStore(_LmdbReader):
     """A `Store` in a folder of its own."""
 
-    def __init__(self, folder: Path, map_bytes: int = MAP_BYTES_INITIAL) -> None:
-        """Open or create the store in `folder`.
+    def __init__(self, folder: Path, map_bytes: int = MAP_BYTES_INITIAL, free_bytes_min: int = 0) -> None:
+        """Open or create the store in `folder`; a commit that finds less than `free_bytes_min` on the disk is refused.
 
         Raises `Rejected`: IN_USE when another process has it, CORRUPT when its files are damaged, UNSUPPORTED when a
         newer program wrote it, FULL or UNAVAILABLE when the disk refuses.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _FolderLock(folder)
+            self._lock = FolderLock(folder)
         except OSError as error:
             raise _refuse(folder, error) from error
+        self._free_bytes_min = free_bytes_min
         self._environment: lmdb.Environment | None = None
         self._snapshots: set[LmdbSnapshot] = set()
         try:
-            self._lock.verify_length()
+            verify_length(folder)
             environment = lmdb.open(
                 str(folder), map_size=map_bytes, max_dbs=len(_TABLES), mode=0o600, max_spare_txns=2, readahead=False
             )
@@ -233,6 +236,7 @@ class LmdbStore(_LmdbReader):
         environment = self._opened_environment()
         verify_commit(commit, self.tip())
         try:
+            require_room(self._folder, self._free_bytes_min)
             self._grow(environment, MAP_FILL_PERCENT_MAX)
             while True:
                 try:
@@ -244,6 +248,23 @@ class LmdbStore(_LmdbReader):
             self._lock.note_length()
             with self._guard:
                 self._renew(environment)
+        except (lmdb.Error, OSError) as error:
+            raise _refuse(self._folder, error) from error
+
+    def forget(self, blocks: Sequence[tuple[Height, Digest]]) -> None:
+        """See `Store.forget`."""
+        environment = self._opened_environment()
+        verify_forget(blocks, self.tip())
+        try:
+            with environment.begin(write=True) as transaction:
+                for height, name in blocks:
+                    transaction.delete(name, db=self._tables[b"heights"])
+                    for table in (b"blocks", b"certificates", b"receipts"):
+                        transaction.delete(_height_key(height), db=self._tables[table])
+            with self._guard:
+                self._renew(environment)
+        except lmdb.MapFullError:
+            return  # the next commit makes room
         except (lmdb.Error, OSError) as error:
             raise _refuse(self._folder, error) from error
 
@@ -310,7 +331,7 @@ def _open_tables(folder: Path, environment: lmdb.Environment) -> dict[bytes, lmd
         found = transaction.get(_META_FORMAT, db=tables[b"meta"])
         if found is None:
             if any(transaction.stat(tables[name])["entries"] for name in _TABLES):
-                raise _refuse_corrupt(folder, "it holds records and no format")
+                raise refuse_corrupt(folder, "it holds records and no format")
             transaction.put(_META_FORMAT, FORMAT, db=tables[b"meta"])
         elif found != FORMAT:
             raise Rejected(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from milon.base.ids import NO_DIGEST, Digest
 from milon.base.units import Height
-from milon.state.store import Commit, verify_commit
+from milon.state.store import Commit, verify_commit, verify_forget
 
 
 @dataclass(slots=True)
@@ -82,6 +82,10 @@ class _MemoryReader:
         """See `StoreReader.certificate_at`."""
         return self._tables.certificates.get(height)
 
+    def lowest_block(self) -> Height | None:
+        """See `StoreReader.lowest_block`."""
+        return min(self._tables.blocks, default=None)
+
     def receipts_at(self, height: Height) -> bytes | None:
         """See `StoreReader.receipts_at`."""
         return self._tables.receipts.get(height)
@@ -110,9 +114,7 @@ class MemoryStore(_MemoryReader):
     def commit(self, commit: Commit) -> None:
         """See `Store.commit`."""
         verify_commit(commit, self._tables.tip)
-        if self._is_shared:
-            self._current = self._tables.copy()
-            self._is_shared = False
+        self._own_tables()
         tables = self._tables
         for height, block_hash, raw in commit.blocks:
             tables.blocks[height] = raw
@@ -122,6 +124,20 @@ class MemoryStore(_MemoryReader):
         _merge(tables.ledger, iter(commit.changes.items()))
         _merge(tables.nodes, iter(commit.nodes.items()))
         tables.tip, tables.root = commit.tip, commit.state_root
+
+    def forget(self, blocks: Sequence[tuple[Height, Digest]]) -> None:
+        """See `Store.forget`."""
+        verify_forget(blocks, self._tables.tip)
+        self._own_tables()
+        for height, name in blocks:
+            self._tables.heights.pop(name, None)
+            for table in (self._tables.blocks, self._tables.certificates, self._tables.receipts):
+                table.pop(height, None)
+
+    def _own_tables(self) -> None:
+        if self._is_shared:
+            self._current = self._tables.copy()
+            self._is_shared = False
 
     def snapshot(self) -> _MemoryReader:
         """See `Store.snapshot`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,9 @@ class StoreReader(Protocol):
     def certificate_at(self, height: Height) -> bytes | None:
         """The encoded finalization of the block at `height`, or None where a later one finalized it."""
 
+    def lowest_block(self) -> Height | None:
+        """The lowest height whose block is here; None where none is."""
+
     def receipts_at(self, height: Height) -> bytes | None:
         """The encoded receipts of the block at `height`, or None."""
 
@@ -78,6 +81,9 @@ class Store(StoreReader, Protocol):
         `Rejected(TOO_LARGE)` for keys and values beyond the limits above.
         """
 
+    def forget(self, blocks: Sequence[tuple[Height, Digest]]) -> None:
+        """Remove blocks below the tip (height and hash), their certificates and receipts; the state stays as it is."""
+
     def snapshot(self) -> Snapshot:
         """The store as it is now, unmoved by later commits."""
 
@@ -94,3 +100,9 @@ def verify_commit(commit: Commit, tip: tuple[Height, Digest] | None) -> None:
         require(0 < len(key) <= KEY_MAX_BYTES, Reason.TOO_LARGE, f"a ledger key of {len(key)} bytes")
         size = 0 if value is None else len(value)
         require(size <= VALUE_MAX_BYTES, Reason.TOO_LARGE, f"a ledger value of {size} bytes")
+
+
+def verify_forget(blocks: Sequence[tuple[Height, Digest]], tip: tuple[Height, Digest] | None) -> None:
+    """What every store checks before it forgets: the tip's block stays, a restart begins with it (ValueError)."""
+    if any(tip is None or height >= tip[0] for height, _ in blocks):
+        raise ValueError("the tip's block cannot be forgotten")

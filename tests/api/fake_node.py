@@ -30,6 +30,7 @@ from milon.node.view import (
     RoundView,
     StatusView,
     TrainerView,
+    ValidatorView,
     WorkView,
 )
 from milon.pol.aggregation import Rule
@@ -223,6 +224,28 @@ class FakeNode:
     def account(self, account: AccountId) -> AccountView:
         """Everybody has the same coins."""
         return AccountView(account, Amount(500), Amount(0), (), Nonce(self.nonces.get(account, 0)), ())
+
+    def validators(self) -> tuple[ValidatorView, ...]:
+        """The node's accounts, of which the last is in jail."""
+        return tuple(self.validator(account) for account in ACCOUNTS)
+
+    def validator(self, account: AccountId) -> ValidatorView:
+        """Everybody has the same stake."""
+        is_jailed = account == ACCOUNTS[-1]
+        return ValidatorView(
+            account=account,
+            power=Power(0 if is_jailed else 1_000_000),
+            bonded=Amount(900_000),
+            delegated=Amount(100_000),
+            commission_ppm=Count(50_000),
+            learning=Count(7),
+            led=Count(3),
+            missed=Count(1),
+            is_candidate=True,
+            jailed_until=Height(40 if is_jailed else 0),
+            is_tombstoned=False,
+            taken_ppm=Count(0),
+        )
 
     def block(self, name: Height | Digest) -> BlockView | None:
         """Blocks up to the height exist."""

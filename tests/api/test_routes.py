@@ -36,6 +36,9 @@ def test_reads_need_no_token(served: Served) -> None:
         assert [job["job"] for job in http.get("/v1/jobs").json()["jobs"]] == [JOB.hex()]
         assert http.get(f"/v1/jobs/{JOB.hex()}").json()["rounds"][0]["outcome"]["accuracy"] == 0.9
         assert http.get(f"/v1/accounts/{ACCOUNTS[0].hex()}").json()["balance"] == 500
+        validators = http.get("/v1/validators").json()["validators"]
+        assert [entry["account"] for entry in validators] == [account.hex() for account in ACCOUNTS]
+        assert http.get(f"/v1/validators/{ACCOUNTS[1].hex()}").json() == validators[1]
         latest = http.get("/v1/blocks/latest").json()
         assert latest["header"]["height"] == 12
         assert http.get("/v1/blocks/12").json() == http.get(f"/v1/blocks/{latest['hash']}").json() == latest
@@ -48,6 +51,7 @@ def test_reads_need_no_token(served: Served) -> None:
         ("/v1/jobs/" + "00" * 32, 404, "unknown"),
         ("/v1/jobs/zz", 400, "malformed"),
         ("/v1/accounts/00", 400, "malformed"),
+        ("/v1/validators/00", 400, "malformed"),
         ("/v1/blocks/999", 404, "unknown"),
         ("/v1/blocks/9999999999999999999999", 400, "malformed"),
         ("/v1/blocks/²", 400, "malformed"),

@@ -1,6 +1,7 @@
 """JSON values of snapshots."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from milon.api.shapes import (
@@ -11,9 +12,10 @@ from milon.api.shapes import (
     shape_job_summary,
     shape_round,
     shape_status,
+    shape_validator,
 )
 from milon.base.signing import secret_key_from
-from milon.base.units import Height
+from milon.base.units import Height, Power
 from milon.chain.genesis import compute_genesis_hash
 from tests.api.fake_node import ACCOUNTS, GENESIS, JOB, NAN_BITS, FakeNode, make_job, make_round, make_status
 
@@ -55,6 +57,23 @@ def test_a_round_without_rows_has_no_accuracy_and_a_diverged_one_no_loss() -> No
 def test_a_summary_leaves_the_rounds_out() -> None:
     summary = shape_job_summary(make_job())
     assert (summary["job"], summary["round"], summary["rounds"], summary["accuracy"]) == (JOB.hex(), 2, 3, 0.9)
+
+
+def test_a_validator_has_a_status(tmp_path: Path) -> None:
+    view = FakeNode(tmp_path).validator(ACCOUNTS[0])
+    gone = replace(view, power=Power(0))
+    found = [
+        shape_validator(entry)["status"]
+        for entry in (
+            view,
+            replace(view, is_candidate=False),
+            gone,
+            replace(gone, is_candidate=False),
+            replace(view, jailed_until=Height(3)),
+            replace(view, jailed_until=Height(3), is_tombstoned=True),
+        )
+    ]
+    assert found == ["active", "leaving", "waiting", "none", "jailed", "tombstoned"]
 
 
 def test_a_block_counts_what_was_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from milon.base.signing import secret_key_from
-from milon.chain.transaction import Bond, Transfer, Unbond, Withdraw
+from milon.chain.transaction import Transfer
 from milon.node.keys import write_key
 from tests.api.fake_node import ACCOUNTS
 from tests.api.serving import Served
@@ -16,9 +16,6 @@ from tests.cli.conftest import Milon
     ("words", "action"),
     [
         (("transfer", ACCOUNTS[1].hex(), 5), Transfer(ACCOUNTS[1], 5)),  # type: ignore[arg-type]  # a plain 5 will do
-        (("bond", 6), Bond(6)),  # type: ignore[arg-type]  # as above
-        (("unbond", 7), Unbond(7)),  # type: ignore[arg-type]  # as above
-        (("withdraw",), Withdraw()),
     ],
 )
 def test_an_action_is_signed_with_the_nodes_key(
@@ -33,20 +30,20 @@ def test_an_action_is_signed_with_the_nodes_key(
 
 def test_another_key_may_sign(milon: Milon, node: Path, served: Served, tmp_path: Path) -> None:
     write_key(tmp_path / "b.key", secret_key_from("b"))
-    assert milon("account", "bond", 6, "--node", node, "--key", tmp_path / "b.key").code == 0
+    assert milon("stake", "bond", 6, "--node", node, "--key", tmp_path / "b.key").code == 0
     assert served.node.sent[0].body.sender == secret_key_from("b").account
 
 
 def test_the_chains_refusal_has_a_code_and_its_reason(milon: Milon, node: Path, served: Served) -> None:
     served.node.problem = "insufficient-funds: 6 where 0 are"
-    told = milon("account", "bond", 6, "--node", node, "--json")
+    told = milon("stake", "bond", 6, "--node", node, "--json")
     assert (told.code, told.json["error"]) == (3, {"reason": "insufficient-funds", "detail": "6 where 0 are"})
 
 
 def test_wrong_words_send_nothing(milon: Milon, node: Path, served: Served) -> None:
     assert milon("account", "transfer", "zz", 5, "--node", node).code == 2
-    assert milon("account", "bond", 0, "--node", node).code == 2
-    assert milon("account", "bond", "x", "--node", node).code == 2
+    assert milon("stake", "bond", 0, "--node", node).code == 2
+    assert milon("stake", "bond", "x", "--node", node).code == 2
     assert served.node.sent == []
 
 

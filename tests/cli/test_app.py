@@ -16,7 +16,9 @@ COMMANDS = (
     ("genesis", "hash"), ("testnet", "up"), ("testnet", "down"), ("testnet", "status"), ("testnet", "logs"),
     ("testnet", "files"), ("job", "list"), ("job", "show"), ("job", "watch"), ("block", "show"), ("model", "pull"),
     ("program", "build"), ("program", "show"),
-    ("account", "show"), ("account", "transfer"), ("account", "bond"), ("account", "unbond"), ("account", "withdraw"),
+    ("account", "show"), ("account", "transfer"), ("stake", "bond"), ("stake", "unbond"), ("stake", "delegate"),
+    ("stake", "undelegate"), ("stake", "withdraw"), ("stake", "stand"), ("stake", "retire"), ("stake", "unjail"),
+    ("validator", "list"), ("validator", "show"),
 )  # fmt: skip
 
 

@@ -132,3 +132,17 @@ def test_peers_are_listed(milon: Milon, node: Path) -> None:
 def test_stop_reaches_the_node(milon: Milon, node: Path, served: Served) -> None:
     assert milon("stop", "--node", node).code == 0
     assert served.node.is_stopped
+
+
+def test_a_node_without_room_on_the_disk_ends_with_its_own_code(
+    milon: Milon, tmp_path: Path, genesis_file: Path
+) -> None:
+    folder = NodeFolder(tmp_path / "node")
+    milon("init", "--data", folder.root, "--genesis", genesis_file)
+    text = folder.config.read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("disk_free_bytes_min")]
+    folder.config.write_text("\n".join([*lines, f"disk_free_bytes_min = {1 << 50}"]))
+    told = milon("join", "--data", folder.root)
+    assert told.code == 5
+    assert "must stay free" in told.err and "start again" in told.err
+    assert not folder.address.exists()

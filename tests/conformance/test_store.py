@@ -153,3 +153,25 @@ def test_large_digests_of_heights_do_not_mix(store: Store) -> None:
     assert store.block_by_height(Height(255)) == b"block 255"
     assert store.block_by_height(Height(256)) == b"block 256"
     assert store.block_by_hash(Digest(b"\x01")) is None
+
+
+def test_what_is_forgotten_is_gone_and_the_state_stays(store: Store) -> None:
+    assert store.lowest_block() is None
+    for height in (1, 2, 3):
+        store.commit(commit_of(height, {b"a": b"%d" % height}))
+    snapshot = store.snapshot()
+    before = (store.tip(), store.state_root(), list(store.scan(b"")), store.node(b"a"))
+    assert store.lowest_block() == 1
+    store.forget([(Height(1), sha256(b"block 1")), (Height(2), sha256(b"block 2"))])
+    assert store.lowest_block() == 3
+    for height in (1, 2):
+        assert store.block_by_height(Height(height)) is store.certificate_at(Height(height)) is None
+        assert store.receipts_at(Height(height)) is store.block_by_hash(sha256(b"block %d" % height)) is None
+    assert store.block_by_hash(sha256(b"block 3")) == b"block 3"
+    assert (store.tip(), store.state_root(), list(store.scan(b"")), store.node(b"a")) == before
+    assert snapshot.block_by_height(Height(1)) == b"block 1"
+    snapshot.close()
+    with pytest.raises(ValueError, match="tip"):
+        store.forget([(Height(3), sha256(b"block 3"))])
+    store.commit(commit_of(4))
+    assert store.lowest_block() == 3

@@ -5,16 +5,21 @@ from dataclasses import replace
 
 import pytest
 
+from milon.base.codec import decode
 from milon.base.errors import Reason
 from milon.base.ids import AccountId, Digest, Signature, VrfProof
 from milon.base.units import Amount, Count, Epoch, Height, Nonce, TimeMs, View
+from milon.chain.block import Block
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
-from milon.chain.transaction import Transaction, TransactionBody, Withdraw
+from milon.chain.transaction import Transaction, TransactionBody, Withdraw, sign_transaction
+from milon.consensus import proposals
 from milon.consensus.effects import ORDER, Blame, Effect, Persist, ProposalRefused, Send, SetTimer, TransactionRefused
 from milon.consensus.engine import step
 from milon.consensus.events import TimerFired, TransactionsReceived
 from milon.consensus.messages import LoggedBlock, LoggedVote, Message, RangeRequest
 from tests.consensus.captured import Moment, catch
+from tests.simulation.cheap import account_of
+from tests.simulation.network import START_MS, Behaviour, Faults, Network
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,7 @@ def _differ(digest: bytes) -> Digest:
 def test_a_block_with_a_wrong_root_gets_no_vote(moment: Moment, field: str) -> None:
     changed = moment.with_header(**{field: _differ(getattr(moment.proposal.block.header, field))})
     _, effects = moment.take(changed)
-    if field == "transactions_root":
+    if field in ("transactions_root", "evidence_root"):
         assert _votes(effects) == [] and any(isinstance(effect, Blame) for effect in effects)
     else:
         assert _votes(effects) == [VoteKind.NULLIFY], "invalid for ever: the view is skipped at once"
@@ -112,7 +117,7 @@ def test_a_time_ahead_of_the_clock_is_waited_for(moment: Moment) -> None:
 def _hostile(moment: Moment) -> list[Message]:
     header = moment.proposal.block.header
     content = VoteContent(VoteKind.NULLIFY, Epoch(0), header.view, None)
-    stranger, member = AccountId(bytes(32)), moment.config.validators[0].account
+    stranger, member = AccountId(bytes(32)), moment.state.members.validators[0].account
     signature = Signature(bytes(64))
     body = TransactionBody("simulated", member, Nonce(0), Amount(1), Withdraw())
     stuffed = replace(moment.proposal.block, transactions=(Transaction(body, signature),))
@@ -140,7 +145,7 @@ def test_bad_bytes_change_nothing_and_are_blamed(moment: Moment) -> None:
 def test_votes_and_proposals_far_from_the_view_are_dropped(moment: Moment) -> None:
     for view in (moment.state.final_view, moment.state.view + 17, 1 << 40):
         content = VoteContent(VoteKind.NULLIFY, Epoch(0), View(view), None)
-        vote = Vote(content, moment.config.validators[0].account, Signature(bytes(64)))
+        vote = Vote(content, moment.state.members.validators[0].account, Signature(bytes(64)))
         state, _ = moment.take(vote)
         assert state.pools == moment.state.pools
 
@@ -166,7 +171,7 @@ def test_an_observer_follows_and_never_votes(moment: Moment) -> None:
 
 
 def test_a_refused_transaction_says_why(moment: Moment) -> None:
-    body = TransactionBody("simulated", moment.config.validators[0].account, Nonce(0), Amount(0), Withdraw())
+    body = TransactionBody("simulated", moment.state.members.validators[0].account, Nonce(0), Amount(0), Withdraw())
     event = TransactionsReceived(moment.now_ms, (Transaction(body, Signature(bytes(64))),))
     state, effects = step(moment.config, moment.state, event)
     assert [effect.reason for effect in effects if isinstance(effect, TransactionRefused)] == [
@@ -178,3 +183,20 @@ def test_a_refused_transaction_says_why(moment: Moment) -> None:
 def test_requests_for_nothing_are_not_answered(moment: Moment) -> None:
     _, effects = moment.take(RangeRequest(Height(1 << 40)))
     assert [effect for effect in effects if isinstance(effect, Send) and effect.peer == "0"] == []
+
+
+@pytest.mark.parametrize(("limit", "is_empty"), [(64, False), (-1, True)])
+def test_blocks_far_above_the_final_one_carry_no_transactions(
+    monkeypatch: pytest.MonkeyPatch, limit: int, is_empty: bool
+) -> None:
+    monkeypatch.setattr(proposals, "PENDING_FULL_MAX", limit)
+    network = Network(1, (10, 10, 10, 10), [Behaviour() for _ in range(4)], Faults())
+    key = network.keys[0]
+    body = TransactionBody(network.genesis.chain_id, account_of(key), Nonce(0), Amount(1), Withdraw())
+    for node in network.nodes:
+        network.submit(START_MS + 300, node.index, sign_transaction(key, body))
+    network.run_until(2_500)
+    store = network.nodes[0].store
+    raws = [store.block_by_height(Height(height)) for height in range(1, min(network.heights()) + 1)]
+    blocks = [decode(Block, raw) for raw in raws if raw is not None]
+    assert len(blocks) > 3 and (sum(len(block.transactions) for block in blocks) == 0) is is_empty

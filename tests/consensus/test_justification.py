@@ -48,7 +48,7 @@ def _find(
         notarizations={View(at): _certificate(VoteKind.NOTARIZE, at, block) for at, block in notarized.items()},
         nullifications={View(at): _nullification(at) for at in nullified},
     )
-    return find_lineage(moment.config, state, View(view))
+    return find_lineage(state, View(view))
 
 
 def test_the_newest_notarized_view_is_the_parent(moment: Moment) -> None:
@@ -61,10 +61,12 @@ def test_a_missing_certificate_is_named(moment: Moment) -> None:
     assert _find(moment, 9, {6: BLOCK}, [8]) == 7
 
 
-def test_before_the_first_block_the_parent_is_genesis(moment: Moment) -> None:
-    lineage = _find(moment, 3, {}, [1, 2])
-    assert isinstance(lineage, Lineage) and lineage.parent_hash == moment.config.genesis_hash
+def test_before_the_first_block_of_an_epoch_the_parent_is_what_the_epoch_began_on(moment: Moment) -> None:
+    start = replace(moment.state, tip=replace(moment.state.tip, view=View(0)))
+    lineage = _find(replace(moment, state=start), 3, {}, [1, 2])
+    assert isinstance(lineage, Lineage) and lineage.parent_hash == moment.state.tip.hash
     assert lineage.parent_view == 0 and len(lineage.certificates) == 2
+    assert _find(moment, 3, {}, [1, 2]) == moment.state.tip.view, "no view that is final was nullified"
 
 
 def test_a_finalization_stands_in_for_the_notarization_of_the_same_block(moment: Moment) -> None:

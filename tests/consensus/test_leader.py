@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milon.base.ids import AccountId
-from milon.base.units import Epoch, Power, View
+from milon.base.units import Count, Epoch, Power, View
 from milon.chain.certificate import Validator
 from milon.consensus.leader import (
     SLOTS_MAX,
@@ -63,3 +63,13 @@ def test_views_follow_the_schedule_and_repeat_it() -> None:
 @pytest.mark.parametrize("powers", [(1,), (7, 7, 7)])
 def test_common_divisors_do_not_matter(powers: tuple[int, ...]) -> None:
     assert compute_slots(powers) == (1,) * len(powers)
+
+
+def test_learning_moves_the_schedule_by_the_share_that_the_parameters_give_it() -> None:
+    learner = Validator(AccountId(b"a" * 32), Power(1), Count(3))
+    rich = Validator(AccountId(b"b" * 32), Power(3), Count(1))
+    for learning_ppm, turns in ((0, (1, 3)), (500_000, (1, 1)), (1_000_000, (3, 1))):
+        leaders = list_leaders((learner, rich), learning_ppm)
+        assert (leaders.count(learner.account), leaders.count(rich.account)) == turns
+    idle = Validator(AccountId(b"c" * 32), Power(3))
+    assert idle.account in list_leaders((learner, idle), 1_000_000), "nobody is left out"

@@ -10,6 +10,7 @@ from milon.base.ids import AccountId, Digest, Signature, VrfProof
 from milon.base.units import Count, Epoch, Height, TimeMs, View
 from milon.chain.block import Block, Header
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
+from milon.chain.evidence import BadJustification, Contradiction
 from milon.consensus.messages import (
     MESSAGE_MAX_BYTES,
     BlockRequest,
@@ -32,7 +33,7 @@ from milon.consensus.messages import (
     decode_record,
     encode_message,
     is_bulk,
-    view_of_record,
+    place_of_record,
 )
 
 HASH = Digest(b"h" * 32)
@@ -66,21 +67,23 @@ BLOCK = Block(HEADER, ())
 FROZEN: list[tuple[Message, str]] = [
     (VOTE, "56a2b0219c1e1b96"),
     (CERTIFICATE, "3dfb43792bce219d"),
-    (Proposal(BLOCK, VOTE, (CERTIFICATE,)), "06c65336004698f7"),
+    (Proposal(BLOCK, VOTE, (CERTIFICATE,)), "13da94e3c3aabea0"),
     (JustificationRequest(View(7), HASH, Count(256)), "700167f0f5a26208"),
     (JustificationPart(View(7), HASH, Count(256), (CERTIFICATE,)), "4e24c2c91235cb97"),
     (CertificateBatch((CERTIFICATE,)), "b222588bf7f44d5b"),
-    (CertificateRequest(View(1), View(64)), "e4758cec3f0910c5"),
+    (CertificateRequest(Epoch(0), View(1), View(64)), "aefe0c6787a450e7"),
     (BlockRequest(HASH), "c137a13e2bd18031"),
-    (BlockResponse(BLOCK), "c8d78707788a97fc"),
+    (BlockResponse(BLOCK), "e50ede3a7241e4fb"),
     (RangeRequest(Height(6)), "51c5035144e274ce"),
-    (RangeResponse((BLOCK,), (HEADER,), CERTIFICATE), "dfa4b38ceea1d386"),
+    (RangeResponse((BLOCK,), (HEADER,), CERTIFICATE), "edae07703989ae28"),
     (StatusRequest(), "82ad467ac40b7a82"),
     (Status(Height(6), CERTIFICATE), "c2ef67a843e9e76d"),
+    (Contradiction(VOTE, VOTE), "df0163017d73dec8"),
+    (BadJustification(VOTE, HEADER, Count(1), b"entry", (HASH,)), "d3df5b3a8820dc86"),
 ]
 RECORDS: list[tuple[LogRecord, str]] = [
     (LoggedVote(VOTE), "530c854ff6044dd6"),
-    (LoggedBlock(BLOCK), "4c46ebb1432cf052"),
+    (LoggedBlock(BLOCK), "c954f01799a23226"),
     (LoggedCertificate(CERTIFICATE), "aba27d304fe3d8ae"),
 ]
 
@@ -97,7 +100,7 @@ def test_the_bytes_of_a_log_record_never_change(record: LogRecord, frozen: str) 
     raw = encode(record)
     assert sha256(raw).hexdigest()[:16] == frozen
     assert decode_record(raw) == record
-    assert view_of_record(record) == 7
+    assert place_of_record(record) == (0, 7)
 
 
 def test_oversized_and_foreign_bytes_are_refused() -> None:

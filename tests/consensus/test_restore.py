@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 
 from milon.base.errors import Reason, Rejected
-from milon.base.units import TimeMs, View
+from milon.base.units import Epoch, TimeMs, View
 from milon.chain.certificate import Vote
 from milon.consensus.effects import Persist, Send, SetTimer
 from milon.consensus.engine import step
 from milon.consensus.events import MessageReceived, TimerFired
 from milon.consensus.messages import LoggedVote, LogRecord, Proposal, StatusRequest
 from milon.consensus.restore import load_tip, restore
+from milon.consensus.state import NO_PLACE
 from milon.state.memory_store import MemoryStore
 from tests.consensus.captured import Moment, catch
 from tests.simulation.network import Behaviour, Faults, Network
@@ -30,8 +31,8 @@ def _records_after_vote(moment: Moment) -> tuple[LogRecord, ...]:
 def test_stored_votes_are_sent_again_and_none_is_signed(moment: Moment) -> None:
     records = _records_after_vote(moment)
     view = moment.state.view
-    state, effects = restore(moment.config, records, view, moment.now_ms)
-    assert state.view == view and state.floor == 0
+    state, effects = restore(moment.config, records, (Epoch(0), view), moment.now_ms)
+    assert state.view == view and state.floor == (0, 0)
     sent = [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Vote)]
     stored = [record.vote for record in records if isinstance(record, LoggedVote)]
     assert sent and all(vote in stored for vote in sent)
@@ -43,14 +44,25 @@ def test_stored_votes_are_sent_again_and_none_is_signed(moment: Moment) -> None:
 
 def test_a_lost_log_leaves_the_signer_silent_up_to_the_floor(moment: Moment) -> None:
     view = moment.state.view
-    state, _ = restore(moment.config, tuple(moment.node.log), View(view + 1), moment.now_ms)
-    assert state.floor == view + 1
+    state, _ = restore(moment.config, tuple(moment.node.log), (Epoch(0), View(view + 1)), moment.now_ms)
+    assert state.floor == (0, view + 1)
     events = (MessageReceived(moment.now_ms, "0", moment.proposal), TimerFired(TimeMs(moment.now_ms + 60_000)))
     for event in events:
         state, effects = step(moment.config, state, event)
         assert not any(isinstance(effect, Persist) and isinstance(effect.record, LoggedVote) for effect in effects)
         timers = [effect.at_ms for effect in effects if isinstance(effect, SetTimer)]
         assert all(at_ms > event.now_ms for at_ms in timers), "silence is not a busy loop"
+
+
+def test_a_log_that_lost_the_newest_vote_of_a_view_leaves_the_signer_silent_in_it(moment: Moment) -> None:
+    records = _records_after_vote(moment)
+    votes = sum(isinstance(record, LoggedVote) and record.vote.content.view == moment.state.view for record in records)
+    place = (moment.state.members.epoch, moment.state.view)
+    whole, _ = restore(moment.config, records, place, moment.now_ms, votes)
+    older, _ = restore(moment.config, records, place, moment.now_ms, votes + 1)
+    assert whole.floor == NO_PLACE and older.floor == place
+    _, effects = step(moment.config, older, TimerFired(TimeMs(moment.now_ms + 60_000)))
+    assert not any(isinstance(effect, Persist) and isinstance(effect.record, LoggedVote) for effect in effects)
 
 
 def test_every_node_down_at_once_and_the_chain_goes_on() -> None:
@@ -74,7 +86,7 @@ def test_a_leader_that_restarts_sends_the_same_block() -> None:
             assert state is not None
             proposal = state.proposals.get(state.view)
             if proposal is not None and proposal.block.header.proposer == node.config.account:
-                _, effects = restore(node.config, tuple(node.log), node.signed_view, node.now())
+                _, effects = restore(node.config, tuple(node.log), node.signed, node.now())
                 again = [
                     effect.message
                     for effect in effects

@@ -1,12 +1,14 @@
 """Catching up: from an empty store over many blocks, through runs of blocks without their own finalization."""
 
+from dataclasses import replace
+
 import pytest
 
 from milon.base.errors import Reason, Rejected
 from milon.base.units import Height, TimeMs
 from milon.chain.certificate import VoteKind
 from milon.consensus import sync
-from milon.consensus.effects import Send
+from milon.consensus.effects import Blame, Send
 from milon.consensus.engine import step
 from milon.consensus.events import MessageReceived
 from milon.consensus.messages import (
@@ -17,6 +19,7 @@ from milon.consensus.messages import (
     decode_message,
     encode_message,
 )
+from milon.consensus.state import Request
 from milon.consensus.sync import verify_range
 from milon.consensus.turn import Turn
 from tests.simulation.network import Behaviour, Faults, Network, Node
@@ -144,3 +147,14 @@ def test_a_block_is_given_out_by_hash_wherever_it_lies() -> None:
         (found,) = _ask(donor, BlockRequest(wanted))
         assert isinstance(found, BlockResponse)
     assert _ask(donor, BlockRequest(donor.config.genesis_hash)) == []
+
+
+def test_a_final_chain_with_a_gap_below_it_is_refused_and_ends_nobody() -> None:
+    network = _network_with_latecomer(4_000)
+    donor, latecomer = network.nodes[0], network.nodes[4]
+    latecomer.start()
+    (answer,) = _ask(donor, RangeRequest(Height(3)))
+    assert latecomer.state is not None and isinstance(answer, RangeResponse)
+    pending = replace(latecomer.state, requests={sync.RANGE: Request(1, latecomer.now())})
+    state, effects = step(latecomer.config, pending, MessageReceived(latecomer.now(), "0", answer))
+    assert [effect.peer for effect in effects if isinstance(effect, Blame)] == ["0"] and state.tip.height == 0

@@ -1,5 +1,7 @@
 """What a validator may sign, as a table over everything it may have signed in the view before."""
 
+from dataclasses import replace
+
 import pytest
 
 from milon.base.ids import Digest
@@ -15,6 +17,10 @@ VIEW = View(5)
 
 def _content(kind: VoteKind, block: Digest = BLOCK, view: View = VIEW) -> VoteContent:
     return VoteContent(kind, Epoch(0), view, None if kind is VoteKind.NULLIFY else block)
+
+
+def _at(view: int, epoch: int = 0) -> tuple[Epoch, View]:
+    return Epoch(epoch), View(view)
 
 
 def _vote(kind: VoteKind, block: Digest = BLOCK) -> Vote:
@@ -53,18 +59,28 @@ def test_the_rules(own: OwnVotes, notarize: bool, nullify: bool, finalize: bool,
         _content(VoteKind.FINALIZE),
         _content(VoteKind.FINALIZE, OTHER),
     )
-    found = tuple(is_allowed(own, content, VIEW, VIEW, View(0)) for content in contents)
+    found = tuple(is_allowed(own, content, _at(VIEW), _at(VIEW), _at(0)) for content in contents)
     assert found == (notarize, nullify, finalize, finalize_other)
 
 
 @pytest.mark.parametrize("kind", list(VoteKind))
 def test_nothing_is_signed_below_what_was_signed_or_up_to_the_floor(kind: VoteKind) -> None:
     content = _content(kind)
-    assert is_allowed(NO_VOTES, content, VIEW, View(5), View(4))
-    assert not is_allowed(NO_VOTES, content, VIEW, View(6), View(4))
-    assert not is_allowed(NO_VOTES, content, VIEW, View(5), View(5))
+    assert is_allowed(NO_VOTES, content, _at(VIEW), _at(5), _at(4))
+    assert not is_allowed(NO_VOTES, content, _at(VIEW), _at(6), _at(4))
+    assert not is_allowed(NO_VOTES, content, _at(VIEW), _at(5), _at(5))
 
 
 def test_only_finality_may_be_voted_for_outside_the_current_view() -> None:
-    allowed = [kind for kind in VoteKind if is_allowed(NO_VOTES, _content(kind), View(6), View(4), View(0))]
+    allowed = [kind for kind in VoteKind if is_allowed(NO_VOTES, _content(kind), _at(6), _at(4), _at(0))]
     assert allowed == [VoteKind.FINALIZE]
+
+
+@pytest.mark.parametrize("kind", list(VoteKind))
+def test_epochs_come_before_views(kind: VoteKind) -> None:
+    content = _content(kind)
+    assert not is_allowed(NO_VOTES, content, _at(5, epoch=1), _at(4), _at(0)), "a vote of an epoch that is over"
+    assert not is_allowed(NO_VOTES, content, _at(5), _at(1, epoch=1), _at(0)), "something was signed in the next epoch"
+    assert not is_allowed(NO_VOTES, content, _at(5), _at(4), _at(1, epoch=1))
+    later = replace(content, epoch=Epoch(1))
+    assert is_allowed(NO_VOTES, later, _at(5, epoch=1), _at(900), _at(900))

@@ -12,10 +12,12 @@ from milon.base.errors import Reason, Rejected
 from milon.base.hashing import digest
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.signing import SecretKey, secret_key_from, sign
-from milon.base.units import Amount, Count, Height, Nonce, TimeMs
+from milon.base.units import Amount, Count, Epoch, Height, Nonce, TimeMs, View
+from milon.chain.certificate import Validator, VoteContent, VoteKind, sign_vote
+from milon.chain.evidence import Evidence, make_contradiction
 from milon.chain.genesis import Genesis, GenesisAccount, verify_genesis
 from milon.chain.learning import ClosedRound
-from milon.chain.params import Parameters
+from milon.chain.params import Parameters, compute_epoch, is_last_of_epoch
 from milon.chain.transaction import (
     Action,
     SubmitJob,
@@ -34,9 +36,11 @@ from milon.contracts.records import (
     ClaimRecord,
     Job,
     OpenRound,
+    ValidatorRecord,
     account_key,
     open_round_key,
 )
+from milon.contracts.validators import load_validator
 from milon.pol.aggregation import Rule
 from milon.pol.terms import EvaluationProgram, JobSpec, JobTerms, compute_cost_max
 from milon.state.ledger import Ledger
@@ -104,7 +108,7 @@ def make_genesis(validators: Sequence[SecretKey], others: Sequence[SecretKey], p
 
 
 def compute_held(table: dict[bytes, bytes]) -> int:
-    """All coins that accounts and escrows hold."""
+    """All coins that accounts, validators and escrows hold."""
     ledger, held = Ledger(table), 0
     for key in table:
         if key.startswith(b"account/"):
@@ -115,6 +119,10 @@ def compute_held(table: dict[bytes, bytes]) -> int:
             job = ledger.load(key, Job)
             assert job is not None
             held += job.escrow
+        elif key.startswith(b"validator/"):
+            validator = ledger.load(key, ValidatorRecord)
+            assert validator is not None
+            held += validator.delegated + validator.leaving
     return held
 
 
@@ -130,6 +138,8 @@ class Chain:
         self.height = 0
         self.block_ms = 1_000
         self.closed: list[ClosedRound] = []
+        self.missed: list[AccountId] = []
+        self.evidence: list[Evidence] = []
         self.verify_supply()
 
     @property
@@ -141,8 +151,18 @@ class Chain:
         """Of the next block."""
         number = self.height + 1 if height is None else height
         beacon = digest("test-beacon", number.to_bytes(8, "big"))
-        proposer = self.keys[number % len(self.keys)].account
-        return BlockContext(CHAIN_ID, Height(number), TimeMs(self.block_ms * number), beacon, proposer, self.parameters)
+        return BlockContext(
+            chain_id=CHAIN_ID,
+            height=Height(number),
+            time_ms=TimeMs(self.block_ms * number),
+            beacon=beacon,
+            proposer=self.keys[number % len(self.keys)].account,
+            parameters=self.parameters,
+            epoch=compute_epoch(Height(number), self.parameters),
+            missed=tuple(self.missed),
+            evidence=tuple(self.evidence),
+            is_last_of_epoch=is_last_of_epoch(Height(number), self.parameters),
+        )
 
     def sign(self, key: SecretKey, action: Action, ahead: int = 0, **body: object) -> Transaction:
         """The action as `key`'s next transaction but `ahead`; `body` changes fields of what is signed."""
@@ -160,6 +180,7 @@ class Chain:
             else:
                 self.table[key] = value
         self.closed += applied.closed
+        self.missed, self.evidence = [], []
         self.verify_supply()
         return applied
 
@@ -179,9 +200,20 @@ class Chain:
         return JobId(compute_transaction_hash(transaction))
 
     def verify_supply(self) -> None:
-        """minted - burned = balances + bonds + unbonding + escrows; nothing negative (the records decode)."""
+        """minted - burned = all coins that somebody holds; nothing negative (the records decode)."""
         supply = load_supply(self.ledger)
         assert supply.minted - supply.burned == compute_held(self.table)
+
+    def end_epoch(self) -> tuple[Validator, ...]:
+        """Blocks up to the end of the epoch; the next set."""
+        while True:
+            validators = self.apply().validators
+            if validators is not None:
+                return validators
+
+    def behind(self, key: SecretKey) -> ValidatorRecord:
+        """What stands behind a validator beside its own stake."""
+        return load_validator(self.ledger, key.account)
 
     def account(self, key: SecretKey) -> Account:
         """Its coins."""
@@ -201,6 +233,15 @@ class Chain:
         """The open round's claim of that trainer."""
         opened = self.round(job)
         return load_claim(self.ledger, opened.claims[opened.claimed.index(key.account)])
+
+
+def accuse(key: SecretKey, epoch: int = 0, view: int = 1) -> Evidence:
+    """Evidence that `key` notarized two blocks in one view."""
+    votes = (
+        sign_vote(key, CHAIN_ID, VoteContent(VoteKind.NOTARIZE, Epoch(epoch), View(view), name_of(label)))
+        for label in ("one block", "another block")
+    )
+    return make_contradiction(*votes)
 
 
 def sign_by_another(transaction: Transaction) -> Transaction:

@@ -244,7 +244,8 @@ def test_genesis_mints_what_it_hands_out() -> None:
     chain = Chain(3, 2)
     table = compute_genesis_ledger(chain.genesis)
     accounts = {b"account/" + entry.account for entry in chain.genesis.accounts}
-    assert set(table) == {b"supply", b"clock", b"validators"} | accounts
+    validators = {b"validator/" + key.account for key in chain.keys}
+    assert set(table) == {b"supply", b"clock", b"validators", b"candidates"} | accounts | validators
 
 
 def test_a_large_transaction_is_checked_as_a_small_one() -> None:

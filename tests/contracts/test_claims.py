@@ -129,7 +129,7 @@ def test_a_claim_needs_the_bond_that_may_be_slashed() -> None:
 
 def test_stake_behind_an_open_claim_neither_leaves_nor_escapes() -> None:
     """The waiting time is shorter than the claim's life; the stake is on its way out and is slashed all the same."""
-    chain = Chain(parameters=Parameters(unbond_blocks=Count(1)))
+    chain = Chain(parameters=Parameters(unbond_blocks=Count(2), evidence_age_blocks=Count(1)))
     trainer = chain.others[0]
     players = [Player(key, skips=(EnrolDuty,) if index == 0 else ()) for index, key in enumerate(chain.keys)]
     liar = Player(trainer, lies=frozenset(range(8)), skips=(EnrolDuty,))
@@ -140,6 +140,7 @@ def test_stake_behind_an_open_claim_neither_leaves_nor_escapes() -> None:
     chain.do((trainer, Bond(Amount(1_000))), (trainer, Enrol(job, Count(10))))
     reach_claims(world, job, ClaimStatus.ATTESTING, 3)
     chain.do((trainer, Unbond(Amount(1_000))))
+    chain.apply()
     chain.apply()
     assert_refused(chain, trainer, Withdraw(), Reason.NOT_NOW, "1 claims of this account are undecided")
     world.run(job, lambda record: record.next_round == 1)

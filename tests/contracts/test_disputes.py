@@ -42,6 +42,7 @@ def test_a_false_claim_is_refuted_its_trainer_slashed_and_barred() -> None:
     assert liar.account in world.chain.job(job).barred
     assert [claim.trainer for claim in closed[1].claims] == [key.account for key in world.chain.keys[1:]]
     fees = sum(world.chain.account(key).nonce for key in (*world.chain.keys, *world.chain.others))
+    fees += sum(payment.amount for entry in closed for payment in entry.payments if payment.reason == "fee")
     assert BALANCE * 5 + STAKE * 4 - fees - HALF_STAKE // 2 == sum(
         world.chain.account(key).balance + world.chain.account(key).bonded
         for key in (*world.chain.keys, *world.chain.others)

@@ -15,7 +15,12 @@ def test_keys_of_different_things_never_meet() -> None:
     keys = [
         records.SUPPLY_KEY,
         records.VALIDATORS_KEY,
+        records.CANDIDATES_KEY,
+        records.OFFENDERS_KEY,
         records.OPEN_JOBS_KEY,
+        records.validator_key(account_id(0)),
+        records.past_validators_key(0),
+        records.delegations_key(account_id(0)),
         records.account_key(account_id(0)),
         records.beacon_key(0),
         records.job_key(JobId(name)),

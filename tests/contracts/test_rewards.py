@@ -8,7 +8,8 @@ import pytest
 
 from milon.base.ids import ClaimId, Digest
 from milon.base.units import Amount, Count, Height, Round
-from milon.contracts.accounts import load_account
+from milon.chain.params import Parameters
+from milon.contracts.accounts import load_account, load_supply
 from milon.contracts.records import Attestation, ClaimRecord, ClaimStatus, Job, JobStatus, Trainer
 from milon.contracts.rewards import is_paid, pay_round
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
@@ -91,14 +92,21 @@ def test_who_trained_is_paid_for_proven_work(
     assert is_paid(make_claim(status, is_audited), outcome) is expected
 
 
-def pay(escrow: int, *claims: ClaimRecord) -> tuple[Job, dict[tuple[bytes, str], int], dict[bytes, int]]:
-    """The job after paying, the payments, and what each account has."""
+FREE = Parameters(protocol_fee_ppm=Count(0))
+
+
+def pay(
+    escrow: int, *claims: ClaimRecord, parameters: Parameters = FREE
+) -> tuple[Job, dict[tuple[bytes, str], int], dict[bytes, int]]:
+    """The job after paying, the payments, and what each account has; fees burn."""
     draft = Draft(Chain().ledger)
-    job, payments = pay_round(draft, make_job(escrow), claims, TAKEN_IN)
+    job, payments = pay_round(draft, make_job(escrow), claims, TAKEN_IN, parameters)
+    burned = load_supply(draft).burned
     balances = {name: int(load_account(draft, name).balance) for name in (TRAINER, VERIFIER, OTHER)}
     found = {(payment.account, payment.reason): int(payment.amount) for payment in payments}
     assert len(found) == len(payments), "one payment per account and reason"
-    assert sum(balances.values()) == sum(found.values()) == escrow - job.escrow == job.paid - 10
+    assert sum(balances.values()) + burned == sum(found.values()) == escrow - job.escrow == job.paid - 10
+    assert burned == found.get((TRAINER, "fee"), 0)
     return job, found, balances
 
 
@@ -124,6 +132,16 @@ def test_replays_of_a_claim_that_failed_are_paid_and_its_segments_are_not() -> N
 def test_several_claims_make_one_payment_per_account_and_reason() -> None:
     _, payments, _ = pay(5_000, *[make_claim(ClaimStatus.ACCEPTED, True)] * 3)
     assert payments == {(TRAINER, "segments"): 1_200, (VERIFIER, "replays"): 42, (OTHER, "replays"): 42}
+
+
+def test_the_protocol_fee_is_a_part_of_a_trainers_pay_and_burns() -> None:
+    claim = make_claim(ClaimStatus.ACCEPTED, True)
+    _, payments, balances = pay(1_000, claim, parameters=Parameters(protocol_fee_ppm=Count(99_999)))
+    assert payments[TRAINER, "segments"] == balances[TRAINER] == 361
+    assert (payments[TRAINER, "fee"], payments[VERIFIER, "replays"]) == (39, 14)
+    _, payments, balances = pay(1_000, claim, parameters=Parameters(protocol_fee_ppm=Count(1_000_000)))
+    assert (payments[TRAINER, "fee"], balances[TRAINER]) == (400, 0)
+    assert (TRAINER, "segments") not in payments
 
 
 @pytest.mark.parametrize("escrow", [0, 1, 399, 400, 401, 414, 420, 428])

@@ -15,6 +15,7 @@ from milon.contracts.duties import AggregateDuty, EnrolDuty, OpenDuty, Role, Tra
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX
 from milon.contracts.records import ArchivedRound, ClaimStatus, JobStatus, Phase, closed_round_key
 from milon.contracts.rounds import REASON_CHARACTERS_MAX
+from milon.contracts.validators import load_validator
 from milon.pol.batches import compute_round_seed
 from milon.pol.terms import compute_cost_max
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
@@ -41,7 +42,10 @@ def assert_nothing_is_left(world: World, job: JobId) -> None:
 
 @pytest.mark.parametrize(("ppm", "replays"), [(0, 0), (1_000_000, 6), (1, 3)])
 def test_a_whole_job_is_paid_to_the_coin(ppm: int, replays: int) -> None:
-    """Four trainers, two rounds, two segments each; three claims of others, of which each member replays its sample."""
+    """Four trainers, two rounds, two segments each; three claims of others, of which each member replays its sample.
+
+    Of the 200 coins of two segments the protocol fee is two.
+    """
     world = make_world()
     submitter = world.chain.others[0]
     job = start_job(world, audit_ppm=(Count(ppm),))
@@ -50,7 +54,8 @@ def test_a_whole_job_is_paid_to_the_coin(ppm: int, replays: int) -> None:
     earned = 2 * (2 * 100 + replays * 7)
     for number in range(4):
         account = world.chain.account(world.chain.keys[number])
-        assert (account.balance, account.bonded) == (BALANCE + earned - fees(world, number), STAKE)
+        assert (account.balance, account.bonded) == (BALANCE + earned - 2 * 2 - fees(world, number), STAKE)
+        assert load_validator(world.chain.ledger, world.chain.keys[number].account).learning == (2 * 2 if ppm else 0)
     record = world.chain.job(job)
     assert (record.status, record.paid, record.next_round) == (JobStatus.FINISHED, 4 * earned, 2)
     assert world.chain.account(submitter).balance == BALANCE - 1 - 4 * earned
@@ -196,7 +201,7 @@ def test_a_part_of_the_segments_is_claimed_and_paid() -> None:
     part = next(claim for claim in closed.claims if claim.trainer == world.chain.keys[0].account)
     assert (part.count, part.status) == (1, "accepted")
     paid = {(payment.account, payment.reason): payment.amount for payment in closed.payments}
-    assert paid[part.trainer, "segments"] == 100
+    assert (paid[part.trainer, "segments"], paid[part.trainer, "fee"]) == (99, 1)
 
 
 # Outcomes

@@ -16,7 +16,7 @@ from milon.contracts.staking import UNBONDING_MAX, slash
 from milon.state.ledger import Draft
 from tests.contracts.helpers import BALANCE, STAKE, Chain, assert_refused
 
-QUICK = Parameters(unbond_blocks=Count(3))
+QUICK = Parameters(unbond_blocks=Count(3), evidence_age_blocks=Count(2))
 
 
 def test_a_bond_and_its_way_back() -> None:

@@ -15,27 +15,34 @@ from milon.base.hashing import digest, sha256
 from milon.base.ids import AccountId, ClaimId, Digest, JobId, VrfProof
 from milon.base.signing import secret_key_from
 from milon.base.units import Amount, Count, Nonce, Round
+from milon.chain.certificate import compute_validators_hash
+from milon.chain.params import Parameters
 from milon.chain.transaction import (
     Action,
     AggregateVote,
     Attest,
     Bond,
     Claim,
+    Delegate,
     Enrol,
     HoldJob,
     Judge,
     OpenTraces,
+    Retire,
+    Stand,
     SubmitJob,
     Transaction,
     TransactionBody,
     Transfer,
     Unbond,
+    Undelegate,
+    Unjail,
     Withdraw,
     sign_transaction,
 )
 from milon.pol.claim import SegmentRecord
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
-from tests.contracts.helpers import CHAIN_ID, Chain, make_spec
+from tests.contracts.helpers import CHAIN_ID, Chain, accuse, make_spec
 from tests.contracts.players import make_world, start_job
 
 FROZEN = Path(__file__).parents[1] / "vectors" / "contracts.json"
@@ -48,6 +55,11 @@ ACTIONS: tuple[Action, ...] = (
     Bond(Amount(6)),
     Unbond(Amount(7)),
     Withdraw(),
+    Stand(Count(50_000)),
+    Retire(),
+    Unjail(),
+    Delegate(ACCOUNT, Amount(11)),
+    Undelegate(ACCOUNT, Amount(12)),
     SubmitJob(make_spec(), Amount(8)),
     HoldJob(JOB, "why"),
     Enrol(JOB, Count(9)),
@@ -62,6 +74,35 @@ ACTIONS: tuple[Action, ...] = (
 def compute_table_digest(table: dict[bytes, bytes]) -> Digest:
     """Over all keys and values in order."""
     return digest("test-table", *(part for entry in sorted(table.items()) for part in entry))
+
+
+def live_through_epochs() -> tuple[Chain, Digest]:
+    """A chain after three epochs with everything that changes a set, and the name of its next set."""
+    parameters = Parameters(
+        epoch_blocks=Count(4),
+        unbond_blocks=Count(6),
+        evidence_age_blocks=Count(5),
+        block_reward=Amount(1_000),
+        jail_turns_min=Count(2),
+    )
+    chain = Chain(5, 2, parameters)
+    newcomer, owner = chain.others
+    chain.do(
+        (newcomer, Bond(Amount(30_000))),
+        (newcomer, Stand(Count(70_000))),
+        (owner, Delegate(newcomer.account, Amount(12_345))),
+        (owner, Delegate(chain.keys[1].account, Amount(999))),
+    )
+    chain.missed = [chain.keys[4].account] * 5
+    chain.end_epoch()
+    chain.evidence = [accuse(chain.keys[1], epoch=1)]
+    chain.do(
+        (owner, Undelegate(newcomer.account, Amount(345))),
+        (chain.keys[0], Unbond(Amount(1_000))),
+        (chain.keys[2], Retire()),
+    )
+    chain.end_epoch()
+    return chain, compute_validators_hash(chain.end_epoch())
 
 
 def compute_vectors() -> dict[str, str]:
@@ -80,6 +121,9 @@ def compute_vectors() -> dict[str, str]:
     found["table after a round"] = compute_table_digest(world.chain.table).hex()
     world.finish(job)
     found["table after a job"] = compute_table_digest(world.chain.table).hex()
+    chain, chosen = live_through_epochs()
+    found["table after epochs"] = compute_table_digest(chain.table).hex()
+    found["validators after epochs"] = chosen.hex()
     return found
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = ("milon", "cli")
 PYTHON_FOLDERS = (*PRODUCT, "tests", "bench", "examples", "scripts")
 PURE_ROOMS = ("base", "chain", "pol", "state", "contracts", "consensus")
-SHELLS_IN_PURE_ROOMS = ("milon/state/lmdb_store.py",)
+SHELLS_IN_PURE_ROOMS = ("milon/state/lmdb_store.py", "milon/state/lmdb_folder.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from milon.consensus.application import make_config
 from milon.consensus.events import MessageReceived, TransactionsReceived
 from milon.consensus.messages import Status, StatusRequest
 from milon.consensus.restore import restore
+from milon.node.application import CONTRACTS, prepare_store
 from milon.node.folder import NodeFolder
 from milon.node.runner import PEER_EVENTS_MAX, TRANSACTIONS_MAX, Runner
 from milon.node.vote_log import VoteLog
-from milon.node.wiring import CONTRACTS, prepare_store
 from milon.state.memory_store import MemoryStore
 from tests.p2p.networks import network_of, wait_until
 from tests.system.in_process import make_test_genesis
@@ -31,7 +31,7 @@ async def test_a_flood_fills_only_its_senders_share(tmp_path: Path) -> None:
     async with network_of("memory") as network:
         one, quiet = await network.pair()
         vote_log = VoteLog(folder.votes)
-        state, effects = restore(config, vote_log.records, vote_log.signed[1], NOW)
+        state, effects = restore(config, vote_log.records, vote_log.signed, NOW)
         runner = Runner(config, state, effects, store, vote_log, one, lambda finalized: None)
         for _ in range(PEER_EVENTS_MAX + 5):
             runner.feed(MessageReceived(NOW, "loud", Status(Height(0), None)))

@@ -110,6 +110,18 @@ def test_the_highest_view_outlives_the_log(tmp_path: Path) -> None:
     log.close()
 
 
+def test_votes_in_the_highest_view_are_counted_and_the_count_outlives_the_log(tmp_path: Path) -> None:
+    _write(tmp_path, [[_vote(7), _certificate(7)], [_vote(7), _vote(6)]])
+    (tmp_path / "votes.log").unlink()
+    log = VoteLog(tmp_path)
+    assert (log.signed, log.signed_votes) == ((0, 7), 2)
+    log.append([_vote(8)])
+    assert (log.signed, log.signed_votes) == ((0, 8), 1)
+    log.raise_signed((Epoch(0), View(8)))
+    assert (log.signed, log.signed_votes) == ((0, 8), vote_log.BARRED)
+    log.close()
+
+
 def test_one_damaged_slot_leaves_the_other_and_two_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, [[_vote(7)], [_vote(8)]])
     path = tmp_path / "votes.signed"
@@ -142,7 +154,7 @@ def test_pruning_keeps_what_is_above_the_stored_tip(tmp_path: Path, monkeypatch:
     for view in range(1, 9):
         log.append([_vote(view), _certificate(view)])
     before = (tmp_path / "votes.log").stat().st_size
-    log.prune(View(6))
+    log.prune((Epoch(0), View(6)))
     assert (tmp_path / "votes.log").stat().st_size < before
     log.append([_vote(9)])
     log.close()

@@ -3,167 +3,137 @@
 from __future__ import annotations
 
 import argparse
-import random
+import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from milon.base.ids import Digest
-from milon.consensus.views import compute_delta, compute_standstill_period
-from tests.adversaries.equivocator import Equivocator
-from tests.adversaries.forking_leader import ForkingLeader
-from tests.adversaries.nullifier import Nullifier
-from tests.adversaries.replayer import Replayer
-from tests.adversaries.silent_leader import SilentLeader
-from tests.adversaries.twin import Twin
-from tests.simulation.invariants import Violation
-from tests.simulation.network import DELAY_MAX_MS, PARAMETERS, Behaviour, Faults, Network
+from tests.simulation.run import Outcome, run_seed
+from tests.simulation.scenario import KINDS
+from tests.simulation.trace import replay_trace, write_trace
 
-CHAOS_MS = 3_600  # simulated time until the network heals
-KINDS = ("none", "twins", "forking leader", "equivocator", "nullifier", "silent leader", "replayer")
-
-_MAKE: dict[str, Callable[[int], Behaviour]] = {
-    "forking leader": lambda seed: ForkingLeader(),
-    "equivocator": lambda seed: Equivocator(),
-    "nullifier": lambda seed: Nullifier(),
-    "silent leader": lambda seed: SilentLeader(),
-    "replayer": Replayer,
-}
+TRACES = Path("build/simulation")  # where traces of failed seeds go
+BAR_CHARS = 24
+LOT = 4  # seeds handed to a process at a time: a few seconds of work
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one seed."""
+@dataclass
+class Tally:
+    """What all seeds so far came to."""
 
-    seed: int
-    kind: str  # of adversary
-    nodes: int  # validators' nodes, and an observer where there is one
-    heights: tuple[int, int]  # of the honest: lowest at the time of healing, lowest at the end
-    recovery_ms: int  # from healing until every honest node had a block that was not final then
-    bound_ms: int  # what recovery may take
-    problem: str  # empty: all is well
+    seeds: int = 0
+    events: int = 0
+    blocks: int = 0  # final ones, by the slowest honest node of each seed
+    recovery_ms: int = 0  # the longest
+    epochs: int = 0  # that ended
+    changes: int = 0  # of the validator set
+    punished: int = 0  # offenders
+    failed: list[Outcome] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=time.monotonic)
 
+    def add(self, outcome: Outcome) -> None:
+        """Count one seed."""
+        self.seeds += 1
+        self.events += outcome.events
+        self.blocks += outcome.heights[1]
+        self.recovery_ms = max(self.recovery_ms, outcome.recovery_ms)
+        self.epochs += outcome.epochs
+        self.changes += outcome.changes
+        self.punished += outcome.punished
+        self.kinds[outcome.kind] += 1
+        if outcome.problem:
+            self.failed.append(outcome)
 
-def make_network(seed: int, kind: str | None = None) -> tuple[Network, str]:
-    """The network that a seed stands for: four validators, five with unequal power, or seven; the most crooked ones."""
-    chance = random.Random(seed)
-    kind = KINDS[seed % len(KINDS)] if kind is None else kind
-    powers = chance.choice(((10, 10, 10, 10),) * 5 + ((30, 25, 25, 15, 5),) * 2 + ((10,) * 7,))
-    behaviours: list[Behaviour] = [Behaviour() for _ in powers]
-    keys: list[int | None] = list(range(len(powers)))
-    for crooked in _draw_crooked(chance, powers) if kind != "none" else ():
-        if kind == "twins":
-            behaviours[crooked] = Twin()
-            behaviours.append(Twin())
-            keys.append(crooked)
-        else:
-            behaviours[crooked] = _MAKE[kind](seed)
-    if chance.randrange(4) == 0:
-        behaviours.append(Behaviour())
-        keys.append(None)
-    network = Network(seed, powers, behaviours, _draw_faults(chance, len(behaviours)), keys=keys)
-    for node in network.nodes:
-        node.clock_skew_ms = chance.randrange(-40, 41)
-    return network, kind
-
-
-def _draw_crooked(chance: random.Random, powers: tuple[int, ...]) -> list[int]:
-    """As many validators as the protocol bears: less than a third of the power."""
-    crooked: list[int] = []
-    for index in chance.sample(range(len(powers)), len(powers)):
-        if 3 * (powers[index] + sum(powers[other] for other in crooked)) < sum(powers):
-            crooked.append(index)
-    return crooked
+    def draw_bar(self, total: int) -> str:
+        """The line that says how far the campaign is."""
+        seconds = max(0.001, time.monotonic() - self.began)
+        done = BAR_CHARS * self.seeds // total
+        left_s = int(seconds / max(1, self.seeds) * (total - self.seeds))
+        bar = "#" * done + "." * (BAR_CHARS - done)
+        return (
+            f"[{bar}] {self.seeds}/{total} seeds  {self.events / seconds:,.0f} events/s"
+            f"  {len(self.failed)} violations  {left_s // 60}:{left_s % 60:02} left"
+        )
 
 
-def _draw_faults(chance: random.Random, nodes: int) -> Faults:
-    partitions = []
-    for begin in (600, 1_800, 2_800):
-        if chance.randrange(2):
-            cut = frozenset(chance.sample(range(nodes), chance.randrange(1, nodes // 2 + 1)))
-            partitions.append((begin, begin + chance.randrange(200, 1_000), cut))
-    return Faults(
-        loss_percent=chance.choice((0, 2, 10, 25)),
-        slow_percent=chance.choice((0, 10, 30)),
-        crash_per_mille=chance.choice((0, 5, 20)),
-        partitions=tuple(partitions),
-        heal_ms=CHAOS_MS,
+def _run_lot(seeds: range, kind: str | None) -> list[Outcome]:
+    return [run_seed(seed, kind) for seed in seeds]
+
+
+def _run_all(first: int, seeds: int, kind: str | None, processes: int) -> Iterator[Outcome]:
+    """The outcomes as they come; with few enough lots under way that a failure ends the campaign soon."""
+    lots = iter(range(start, min(start + LOT, first + seeds)) for start in range(first, first + seeds, LOT))
+    if processes == 1:
+        for lot in lots:
+            yield from _run_lot(lot, kind)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        waiting: set[Future[list[Outcome]]] = set()
+        for lot in lots:
+            waiting.add(pool.submit(_run_lot, lot, kind))
+            if len(waiting) >= 2 * processes:
+                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield from future.result()
+        for future in waiting:
+            yield from future.result()
+
+
+def _report(tally: Tally, processes: int) -> None:
+    seconds = time.monotonic() - tally.began
+    rate = tally.events / max(0.001, seconds)
+    print(
+        f"{tally.seeds} seeds, {tally.events:,} events, {tally.blocks:,} final blocks in {seconds:.0f} s with "
+        f"{processes} processes: {rate:,.0f} events/s\n"
+        f"{tally.epochs:,} epochs ended, {tally.changes:,} with another validator set; {tally.punished:,} offenders "
+        f"lost stake; longest recovery {tally.recovery_ms} ms; {len(tally.failed)} violations"
     )
+    print("   ".join(f"{kind} {count}" for kind, count in sorted(tally.kinds.items())))
 
 
-def compute_recovery_bound(network: Network) -> int:
-    """How long after healing every honest node may take to a new final block.
-
-    One standstill period, until everything that was lost has been said again; a crashed node's return; then the views
-    of bad leaders in a row, each at most three deltas and a block's pause, with delta still growing; then a block.
-    """
-    states = [node.state for node in network.honest if node.state is not None]
-    view = max(state.view for state in states)
-    final = min(state.final_view for state in states)
-    total = compute_standstill_period(PARAMETERS, compute_delta(PARAMETERS, view, final)) + 1_500
-    for ahead in range(len(network.keys) + 1):
-        delta = compute_delta(PARAMETERS, type(view)(view + ahead), final)
-        total += PARAMETERS.block_time_ms + 3 * delta + DELAY_MAX_MS
-    return int(total)
+def _tell_failure(outcome: Outcome) -> None:
+    path = TRACES / f"{outcome.kind.replace(' ', '-')}-{outcome.seed}.trace"
+    write_trace(path, outcome.seed, outcome.kind)
+    print(f"seed {outcome.seed} with {outcome.kind!r} fails: {outcome.problem}", file=sys.stderr)
+    print(f"  again: python -m tests.simulation.campaign --trace {path}", file=sys.stderr)
 
 
-def run_seed(seed: int, kind: str | None = None) -> Outcome:
-    """Run one seed; a broken invariant or a network that does not recover is its problem."""
-    network, kind = make_network(seed, kind)
-    before = after = bound = recovery = 0
-    problem = ""
-    try:
-        network.run_until(CHAOS_MS)
-        before, highest = min(network.heights(), default=0), max(network.auditor.final_at_height, default=0)
-        bound = compute_recovery_bound(network)
-        while recovery < bound and not _has_recovered(network, highest):
-            recovery += 50
-            network.run_until(CHAOS_MS + recovery)
-        after = min(network.heights(), default=0)
-        if not _has_recovered(network, highest):
-            problem = f"heights {network.heights()} {bound} ms after healing at {highest}"
-    except (Violation, RuntimeError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    return Outcome(seed, kind, len(network.nodes), (before, after), recovery, bound, problem)
-
-
-def _has_recovered(network: Network, highest: int) -> bool:
-    heights = network.heights()
-    return len(heights) == len(network.honest) and min(heights) > highest
-
-
-def compute_fingerprint(seed: int) -> tuple[Digest, ...]:
-    """The final chain of a seed: the same on every run."""
-    network, _ = make_network(seed)
-    network.run_until(CHAOS_MS)
-    return tuple(block for _, block in sorted(network.auditor.final_at_height.items()))
-
-
-def main() -> int:
-    """Print a table, and exit 1 at the first seed with a problem."""
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run the consensus engine against faults and adversaries.")
     parser.add_argument("--seeds", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--first", type=int, default=0, help="the first one (default: 0)")
     parser.add_argument("--kind", choices=KINDS, default=None, help="of adversary; by default they take turns")
-    options = parser.parse_args()
-    print(
-        f"{'seed':>7}  {'adversary':<15} {'nodes':>5} {'final':>6} {'later':>6} {'recovery':>9} {'bound':>7}  seconds"
-    )
-    for seed in range(options.first, options.first + options.seeds):
-        begin = time.perf_counter()
-        outcome = run_seed(seed, options.kind)
-        seconds = time.perf_counter() - begin
-        low, high = outcome.heights
-        print(
-            f"{seed:>7}  {outcome.kind:<15} {outcome.nodes:>5} {low:>6} {high:>6} {outcome.recovery_ms:>6} ms "
-            f"{outcome.bound_ms:>4} ms  {seconds:.2f}  {outcome.problem}",
-            flush=True,
-        )
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="by default one a core")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    parser.add_argument("--trace", type=Path, default=None, help="replay the trace of a failed seed instead")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the seeds behind a progress bar; exit 1 at the first one with a problem, with a trace that replays it."""
+    options = _parse()
+    if options.trace is not None:
+        return 0 if replay_trace(options.trace) else 1
+    tally, shown = Tally(), 0.0
+    for outcome in _run_all(options.first, options.seeds, options.kind, options.processes):
+        tally.add(outcome)
         if outcome.problem:
-            print(f"seed {seed} fails", file=sys.stderr)
-            return 1
-    return 0
+            _tell_failure(outcome)
+            if not options.keep_going:
+                break
+        if sys.stderr.isatty() or time.monotonic() - shown > 30:
+            shown = time.monotonic()
+            end = "\r" if sys.stderr.isatty() else "\n"
+            print(tally.draw_bar(options.seeds), end=end, file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(tally.draw_bar(options.seeds), file=sys.stderr)
+    _report(tally, options.processes)
+    return 1 if tally.failed else 0
 
 
 if __name__ == "__main__":

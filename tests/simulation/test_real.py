@@ -2,20 +2,15 @@
 
 from milon.base.units import Amount, Height, Nonce
 from milon.chain.transaction import TransactionBody, Transfer, sign_transaction
-from milon.consensus.application import ED25519, Application
-from milon.consensus.mempool import Standing
+from milon.consensus.application import ED25519
 from milon.contracts.accounts import load_account
-from milon.contracts.apply import apply_block, compute_genesis_ledger, is_waiting_for_blocks, select_transactions
+from milon.contracts.apply import compute_genesis_ledger
 from milon.state.ledger import Ledger
 from tests.simulation.cheap import account_of
 from tests.simulation.network import START_MS, Behaviour, Faults, Network
+from tests.simulation.scenario import CONTRACTS
 
-CONTRACTS = Application(
-    apply_block,
-    select_transactions,
-    is_waiting_for_blocks,
-    lambda ledger, account: Standing(load_account(ledger, account).nonce, load_account(ledger, account).balance),
-)
+CHAIN = "simulated-in-full"  # no stand-in signs there
 
 
 def _make_network(seed: int, faults: Faults) -> Network:
@@ -28,6 +23,7 @@ def _make_network(seed: int, faults: Faults) -> Network:
         cryptography=ED25519,
         make_table=compute_genesis_ledger,
         is_encoded=True,
+        chain_id=CHAIN,
     )
 
 
@@ -36,7 +32,7 @@ def test_transfers_take_effect_on_every_node_through_loss_and_crashes() -> None:
     sender, receiver = network.keys[0], account_of(network.keys[1])
     for nonce in range(6):
         action = Transfer(receiver, Amount(100))
-        body = TransactionBody("simulated", account_of(sender), Nonce(nonce), Amount(1), action)
+        body = TransactionBody(CHAIN, account_of(sender), Nonce(nonce), Amount(1), action)
         transaction = sign_transaction(sender, body)
         for node in network.nodes:
             network.submit(START_MS + 2_100 + 150 * nonce, node.index, transaction)
@@ -54,7 +50,7 @@ def test_a_busy_chain_is_faster_than_an_idle_one() -> None:
     sender = busy.keys[0]
     for nonce in range(40):
         action = Transfer(account_of(sender), Amount(1))
-        body = TransactionBody("simulated", account_of(sender), Nonce(nonce), Amount(1), action)
+        body = TransactionBody(CHAIN, account_of(sender), Nonce(nonce), Amount(1), action)
         for node in busy.nodes:
             busy.submit(START_MS + 200 + 20 * nonce, node.index, sign_transaction(sender, body))
     idle.run_until(1_200)

@@ -15,7 +15,7 @@ import pytest
 from milon.base.errors import Reason, Rejected
 from milon.base.hashing import sha256
 from milon.state import lmdb_store
-from milon.state.lmdb_store import LmdbStore
+from milon.state.lmdb_store import LmdbStore, LmdbVisit
 from tests.state.writer import KEYS, commit_number
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[2]
 
 def python(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -115,7 +120,7 @@ FILL_THE_DISK = """
 import resource, sys
 from pathlib import Path
 from milon.base.errors import Rejected
-from milon.state.lmdb_store import LmdbStore
+from milon.state.lmdb_store import LmdbStore, LmdbVisit
 from tests.state.writer import commit_number
 store = LmdbStore(Path(sys.argv[1]))
 for number in range(3):
@@ -222,4 +227,42 @@ def test_commits_in_a_worker_while_others_read(tmp_path: Path) -> None:
             reader.join()
     assert not errors
     assert check_whole(store) == 59
+    store.close()
+
+
+def test_too_little_free_room_stops_before_anything_is_written(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, free_bytes_min=1 << 60)
+    with pytest.raises(Rejected) as caught:
+        store.commit(commit_number(0))
+    assert caught.value.reason is Reason.FULL
+    assert caught.value.detail.count(";") >= 2  # cause, consequence, next step
+    assert store.tip() is None
+    store.close()
+    store = LmdbStore(tmp_path)
+    store.commit(commit_number(0))
+    assert check_whole(store) == 0
+    store.close()
+
+
+def test_a_visitor_reads_beside_the_writer_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Rejected) as caught:
+        LmdbVisit(tmp_path)
+    assert caught.value.reason is Reason.UNAVAILABLE
+    store = LmdbStore(tmp_path)
+    store.commit(commit_number(0))
+    process = python(
+        "-c",
+        "import sys; from pathlib import Path; from milon.state.lmdb_store import LmdbVisit\n"
+        "visit = LmdbVisit(Path(sys.argv[1])); print(visit.tip()[0], len(list(visit.scan(b''))), flush=True)\n"
+        "sys.stdin.read(); print(visit.tip()[0], len(list(visit.scan_nodes()))); visit.close()",
+        str(tmp_path),
+    )
+    assert process.stdout is not None and process.stdin is not None
+    count = len(list(store.scan(b"")))
+    assert process.stdout.readline().split() == ["0", str(count)]
+    store.commit(commit_number(1))
+    process.stdin.close()
+    assert process.stdout.read().split()[0] == "0"  # what it opened does not move
+    assert process.wait() == 0
+    assert check_whole(store) == 1
     store.close()

@@ -21,13 +21,14 @@ from milon.base.units import Amount
 from milon.chain.genesis import Genesis, GenesisAccount
 from milon.chain.params import Parameters
 from milon.chain.transaction import SubmitJob, TransactionBody, sign_transaction
+from milon.node.application import prepare_store
 from milon.node.config import Config
 from milon.node.folder import NodeFolder
 from milon.node.node import Node
 from milon.node.runner import read_clock_ms
 from milon.node.view import JobView
 from milon.node.vote_log import VoteLog
-from milon.node.wiring import make_node, prepare_store, transport_settings
+from milon.node.wiring import make_node, transport_settings
 from milon.node.workers import Worker
 from milon.p2p.memory_transport import MemoryNetwork
 from milon.pol.terms import JobSpec

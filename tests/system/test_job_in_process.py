@@ -10,17 +10,12 @@ from milon.chain.params import Parameters
 from tests.system.in_process import STAKE, prepare_example, running_network, submit, wait_for_job
 
 POISONER = 4
+# On a loaded machine nobody's deadline may end the job: what is tested is what happens, not how fast.
+PATIENT = [word for what in ("claim", "attest", "judge", "aggregate") for word in (f"--{what}-blocks", "5000")]
 
 
 async def test_five_nodes_train_digits_and_catch_the_poisoner(tmp_path: Path) -> None:
-    spec, reward, blobs = prepare_example(
-        tmp_path / "job",
-        "--rounds",
-        "4",
-        "--audit",
-        "0,0,1,0",
-        *(f"--{name}-blocks=5000" for name in ("claim", "attest", "judge", "aggregate")),  # nobody stays away
-    )
+    spec, reward, blobs = prepare_example(tmp_path / "job", "--rounds", "4", "--audit", "0,0,1,0", *PATIENT)
     parameters = Parameters(block_time_ms=Count(500), busy_block_time_ms=Count(200))
     async with running_network(tmp_path, 5, {POISONER: "sign-flip"}, parameters) as network:
         job = await submit(network, spec, reward, blobs, tmp_path / "upload")

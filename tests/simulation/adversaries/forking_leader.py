@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from milon.base.units import TimeMs, View
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
-from milon.consensus.application import EPOCH
 from milon.consensus.blocks import build_block, plan_block
 from milon.consensus.effects import Effect, Send
 from milon.consensus.justification import compute_justification_hash
@@ -56,9 +55,9 @@ class ForkingLeader(Behaviour):
         certificates = (certificate, *self._excuses(node, stale, state.view))
         time_ms = TimeMs(max(node.now(), stale.time_ms + 1))
         commitment = compute_justification_hash(stale.view, certificates)
-        plan = plan_block(config, account_of(node.key), stale, state.view, time_ms, commitment)
+        plan = plan_block(config, account_of(node.key), stale, state.view, time_ms, commitment, state.members.epoch)
         fork = build_block(config, state, plan, account_of(node.key), ())
-        content = VoteContent(VoteKind.NOTARIZE, EPOCH, state.view, fork.ancestor.hash)
+        content = VoteContent(VoteKind.NOTARIZE, state.members.epoch, state.view, fork.ancestor.hash)
         vote = config.cryptography.sign_vote(node.key, config.chain_id, content)
         return Proposal(fork.block, vote, certificates)
 
