@@ -7,8 +7,8 @@
 
 Each run is a process of its own, for most settings hold from a process's start; a setting of several ranks is so many
 processes. What this machine lacks is reported as skipped, with the reason. A table goes to standard output, the rows to
-bench/results/equality.json, anew after each setting; with --add beside those that are there, and what was run with so many steps is not run again.
-Exit code 1: some digests differ.
+bench/results/equality.json, anew after each setting; with --add beside those that are there, and what was run with so
+many steps is not run again. Exit code 1: some digests differ.
 """
 
 from __future__ import annotations
