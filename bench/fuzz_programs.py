@@ -327,7 +327,8 @@ def campaign(
 def note_progress(tally: Tally) -> None:
     """Keep what a whole campaign has come to, so that it goes on there."""
     PROGRESS.parent.mkdir(exist_ok=True)
-    PROGRESS.write_text(json.dumps(dataclasses.asdict(tally)))
+    kept = {entry.name: getattr(tally, entry.name) for entry in dataclasses.fields(tally)}  # asdict breaks a Counter
+    PROGRESS.write_text(json.dumps(kept))
     print(f"{tally.done} mutants: {tally.ran} ran, {tally.refused.total()} refused", flush=True)
 
 
