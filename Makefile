@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate soak bench bench-round bench-step bench-digests exhaustive equality fuzz-programs golden clean
+.PHONY: venv demo test check simulate soak bench bench-round bench-step bench-learning bench-digests exhaustive equality fuzz-programs golden clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -40,7 +40,7 @@ soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)
 
 exhaustive: venv
-	$(BIN)/python -m bench.exhaustive
+	$(BIN)/python -m bench.exhaustive $(if $(FUNCTIONS),--functions $(FUNCTIONS))
 
 equality: venv
 	$(BIN)/python -m bench.equality
@@ -58,6 +58,9 @@ bench-round: venv
 
 bench-step: venv
 	$(BIN)/python -m bench.step
+
+bench-learning: venv
+	$(BIN)/python -m bench.learning
 
 bench-digests: venv
 	$(BIN)/python -m bench.digests
