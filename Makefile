@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate mutants soak bench bench-round bench-step bench-digests bench-chain exhaustive equality fuzz-programs golden clean
+.PHONY: venv demo test check simulate mutants soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -43,7 +43,7 @@ soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)
 
 exhaustive: venv
-	$(BIN)/python -m bench.exhaustive
+	$(BIN)/python -m bench.exhaustive $(if $(FUNCTIONS),--functions $(FUNCTIONS))
 
 equality: venv
 	$(BIN)/python -m bench.equality
@@ -54,13 +54,16 @@ fuzz-programs: venv
 golden: venv
 	$(BIN)/python -m bench.golden
 
-bench: bench-round bench-step bench-digests bench-chain
+bench: bench-round bench-step bench-learning bench-digests bench-chain
 
 bench-round: venv
 	$(BIN)/python -m bench.round
 
 bench-step: venv
 	$(BIN)/python -m bench.step
+
+bench-learning: venv
+	$(BIN)/python -m bench.learning
 
 bench-digests: venv
 	$(BIN)/python -m bench.digests

@@ -7,8 +7,8 @@
 
 Each run is a process of its own, for most settings hold from a process's start; a setting of several ranks is so many
 processes. What this machine lacks is reported as skipped, with the reason. A table goes to standard output, the rows to
-bench/results/equality.json, anew after each setting; with --add beside those of other numbers of steps that are there.
-Exit code 1: some digests differ.
+bench/results/equality.json, anew after each setting; with --add beside those that are there, and what was run with so
+many steps is not run again. Exit code 1: some digests differ.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def compare(options: argparse.Namespace, names: list[str], results: Path | None)
     pythons = [*options.python, *filter(None, os.environ.get(PYTHONS, "").split(":"))]
     settings = _list_settings(pythons)
     rows: list[Row] = []
-    before = _read_others(results, options.steps) if options.add else []
+    before = _read_rows(results) if options.add else []
     skipped = [{"setting": setting.name, "reason": setting.lacking} for setting in settings if setting.lacking]
     for entry in skipped:
         print(f"{entry['setting']}: skipped, {entry['reason']}", flush=True)
@@ -189,8 +189,10 @@ def compare(options: argparse.Namespace, names: list[str], results: Path | None)
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         _capture(names, folder)
-        wanted: dict[object, object] = {}
+        wanted = _find_wanted(before, options.steps)
         for setting in (setting for setting in settings if not setting.lacking):
+            if _is_done(setting, before, options.steps, names) or not _is_asked(setting, options.setting):
+                continue
             for row in _run(setting, folder, options.steps, names):
                 wanted.setdefault(row["case"], row["digest"])  # the base runs first
                 is_same = row["digest"] == wanted[row["case"]]
@@ -205,12 +207,26 @@ def compare(options: argparse.Namespace, names: list[str], results: Path | None)
     return all(row["same"] for row in rows)
 
 
-def _read_others(results: Path | None, steps: int) -> list[Row]:
-    """The rows of earlier runs with other numbers of steps."""
+def _read_rows(results: Path | None) -> list[Row]:
+    """The rows of earlier runs."""
     if results is None or not results.exists():
         return []
     rows: list[Row] = json.loads(results.read_text())["rows"]
-    return [row for row in rows if row["steps"] != steps]
+    return rows
+
+
+def _find_wanted(rows: list[Row], steps: int) -> dict[object, object]:
+    """The digest of each case under the base, where it ran with so many steps."""
+    return {row["case"]: row["digest"] for row in rows if (row["setting"], row["steps"]) == (BASE.name, steps)}
+
+
+def _is_done(setting: Setting, rows: list[Row], steps: int, names: list[str]) -> bool:
+    done = {row["case"] for row in rows if (row["setting"], row["steps"]) == (setting.name, steps)}
+    return done.issuperset(names)
+
+
+def _is_asked(setting: Setting, texts: list[str]) -> bool:
+    return not texts or setting is BASE or any(text in setting.name for text in texts)
 
 
 def _parse() -> argparse.Namespace:
@@ -219,7 +235,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--python", action="append", default=[], help="an interpreter with another torch; repeat")
     parser.add_argument("--keep", type=Path, help="folder of the captured programs, used again where they are there")
-    parser.add_argument("--add", action="store_true", help="keep the rows of runs with other numbers of steps")
+    parser.add_argument("--add", action="store_true", help="keep the rows that are there, and run what is missing")
+    parser.add_argument("--setting", action="append", default=[], help="only settings whose name holds this; repeat")
     for name in ("--programs", "--meeting"):
         parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
     for name, number in (("--threads", 1), ("--shards", 0), ("--ranks", 1), ("--rank", 0)):

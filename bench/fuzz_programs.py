@@ -1,6 +1,6 @@
 """Mutates valid programs and runs what still checks: each is refused with a reason or runs within its budget.
 
-    python -m bench.fuzz_programs --count 100000      the campaign; a sample runs with the tests
+    python -m bench.fuzz_programs --count 100000      the campaign; one that was stopped goes on where it was
 
 A mutant is a program of the golden vectors, or a call of one operation, with some of its parts exchanged or with bytes
 of its encoding changed. It is decoded, checked against a small budget, and run on tensors that fit its inputs. Anything
@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from bench.calls import make_calls
-from bench.golden import make_tensor, read_vectors, unpack
+from bench.golden import LEAST_CLASSES, read_vectors, unpack
 from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
 from milon.gpu.interpreter import load
@@ -48,10 +48,11 @@ BUDGET = Budget(memory_bytes_max=32 << 20, operations_max=1 << 26)
 MMAP_THRESHOLD, MAPPED_BYTES = -3, 1 << 16  # of mallopt: allocations from this size on are given back when freed
 SECONDS_MAX = 20.0  # for one mutant: a budget of 2^26 steps takes well below a second on one busy core
 SLACK_BYTES = 8 << 20  # the encoding, decoded, in Python's objects; pages that the allocator keeps
-MODELS_SHARE = 0.15  # of the mutants; the others are single operations, which run much more often
+MODELS_SHARE = 0.06  # of the mutants; the others are single operations, which run much more often
 WHOLE_CAMPAIGN = 100_000  # mutants; only so many are worth a file
 RESULT = Path(__file__).parent / "results" / "fuzz-programs.json"
-PROGRESS = 5_000  # mutants from one line of progress to the next
+PROGRESS = Path("build") / "fuzz-programs.json"  # of a whole campaign that was stopped
+SPAN = 2_500  # mutants from one note of the progress to the next
 SIZES = (-(1 << 63), -1, 0, 1, 2, 3, 5, 8, 64, 1 << 20, 1 << 33, (1 << 63) - 1)
 Mutation = Callable[[Program, random.Random], Program]
 
@@ -60,11 +61,13 @@ Mutation = Callable[[Program, random.Random], Program]
 class Tally:
     """What came of the mutants."""
 
+    done: int = 0  # mutants so far
     ran: int = 0  # accepted, and run to the end
     refused: Counter[str] = field(default_factory=Counter)  # by reason
     seconds_worst: float = 0.0  # of one mutant, of the process's own time
     growth_bytes: int = 0  # of the process's memory during one mutant, at most
     excess_bytes: int = -(1 << 62)  # of that growth above what the check of the mutant had said, at most
+    seconds: float = 0.0  # of the process's own time, in all
 
 
 def _change_sizes(sizes: Sequence[int], chance: random.Random) -> tuple[int, ...]:
@@ -89,7 +92,8 @@ def _change_node(program: Program, chance: random.Random) -> Program:
         node = dataclasses.replace(node, operation=chance.choice([*OPERATIONS, "sort", ""]))
     elif kind == 1 and node.operands:
         operands = list(node.operands)
-        operands[chance.randrange(len(operands))] = chance.choice([chance.randrange(earlier), -1, earlier, 1 << 40])
+        wanted = chance.choice([chance.randrange(earlier or 1), -1, earlier, 1 << 40])
+        operands[chance.randrange(len(operands))] = wanted
         node = dataclasses.replace(node, operands=tuple(operands))
     elif kind == 2:
         node = dataclasses.replace(node, operands=tuple(chance.choices(range(earlier or 1), k=chance.randint(0, 4))))
@@ -234,6 +238,14 @@ def _memory_bytes(field: str) -> int:
     raise RuntimeError(f"this system does not tell {field}")
 
 
+def make_input(entry: Input, chance: torch.Generator) -> torch.Tensor:
+    """A tensor that fits: small numbers of both signs, and whole ones that are mostly indices."""
+    if entry.dtype is DType.FLOAT32:
+        return torch.rand(entry.shape, generator=chance) - 0.5
+    whole = torch.randint(0, LEAST_CLASSES, entry.shape, generator=chance)
+    return whole if entry.dtype is DType.INT64 else whole > 1
+
+
 def run_mutant(raw: bytes, gauge: Gauge) -> int:
     """Decode, check and run; the bytes of memory that the check said, inputs among them.
 
@@ -245,8 +257,8 @@ def run_mutant(raw: bytes, gauge: Gauge) -> int:
     said = verify_program(program, BUDGET).memory_bytes
     plan = load(program, budget=BUDGET)
     gauge.stop()
-    made = [make_tensor(entry, number) for number, entry in enumerate(program.inputs)]
-    pairs = list(zip(program.inputs, made, strict=True))
+    chance = torch.Generator().manual_seed(1)
+    pairs = [(entry, make_input(entry, chance)) for entry in program.inputs]
     state = {entry.name: tensor for entry, tensor in pairs if entry.role is InputRole.STATE}
     batch = [tensor for entry, tensor in pairs if entry.role is InputRole.BATCH]
     gauge.start()
@@ -273,21 +285,29 @@ def _try_mutant(raw: bytes, tally: Tally) -> None:
         raise RuntimeError(f"{gauge.seconds:.1f} s and {gauge.growth} bytes where {allowed} were allowed")
 
 
-def campaign(count: int, seed: int, names: Sequence[str], report: Callable[[str], None] = lambda line: None) -> Tally:
-    """Run so many mutants of the named models and of every operation.
+def campaign(
+    count: int,
+    first: int,
+    names: Sequence[str],
+    tally: Tally | None = None,
+    note: Callable[[Tally], None] | None = None,
+) -> Tally:
+    """Run mutants of the named models and of every operation until there are so many, from number `first` on.
 
-    Raises what a mutant raises besides `Rejected`, with the mutant's number in a note.
+    `tally` is what was done of them before; `note` is told now and then. Raises what a mutant raises besides
+    `Rejected`, with the mutant's number in a note.
     """
+    tally = Tally() if tally is None else tally
     return_memory_at_once()
     programs = [unpack(read_vectors()[name]["program"]) for name in names]
     models = len(programs)
     programs += [call.make_program() for call in make_calls()]
     raws = [encode(program) for program in programs]
-    tally = Tally()
     for raw in raws:
         run_mutant(raw, Gauge())  # the first runs in torch take memory of their own
     weights = [len(raw) ** -2.0 for raw in raws[:models]]  # small models more often: they take less time
-    for number in range(seed, seed + count):
+    began = time.process_time()
+    for number in range(first + tally.done, first + count):
         chance = random.Random(number)
         is_model = chance.random() < MODELS_SHARE
         place = chance.choices(range(models), weights)[0] if is_model else chance.randrange(models, len(programs))
@@ -296,53 +316,72 @@ def campaign(count: int, seed: int, names: Sequence[str], report: Callable[[str]
         except Exception as error:
             error.add_note(f"mutant {number} of program {place}")
             raise
-        if (number + 1 - seed) % PROGRESS == 0:
-            report(f"{number + 1 - seed} of {count} mutants: {tally.ran} ran, {tally.refused.total()} refused")
+        tally.done += 1
+        if note is not None and tally.done % SPAN == 0:
+            tally.seconds, began = tally.seconds + time.process_time() - began, time.process_time()
+            note(tally)
+    tally.seconds += time.process_time() - began
     return tally
 
 
-def keep(tally: Tally, count: int, seed: int, seconds: float) -> None:
+def note_progress(tally: Tally) -> None:
+    """Keep what a whole campaign has come to, so that it goes on there."""
+    PROGRESS.parent.mkdir(exist_ok=True)
+    kept = {entry.name: getattr(tally, entry.name) for entry in dataclasses.fields(tally)}  # asdict breaks a Counter
+    PROGRESS.write_text(json.dumps(kept))
+    print(f"{tally.done} mutants: {tally.ran} ran, {tally.refused.total()} refused", flush=True)
+
+
+def read_progress() -> Tally:
+    """What the last whole campaign left unfinished; an empty tally if nothing."""
+    if not PROGRESS.exists():
+        return Tally()
+    kept = json.loads(PROGRESS.read_text())
+    return Tally(**{**kept, "refused": Counter(kept["refused"])})
+
+
+def keep(tally: Tally) -> None:
     """Write what came of a whole campaign to the results."""
     found = {
         "machine": {"processor": platform.processor(), "torch": torch.__version__, "threads": 1},
-        "mutants": count,
-        "first": seed,
+        "mutants": tally.done,
         "ran": tally.ran,
         "refused": dict(tally.refused.most_common()),
-        "crashes": 0,
+        "crashes": 0,  # either would have ended the campaign
         "over_budget": 0,
         "budget_memory_bytes": BUDGET.memory_bytes_max,
         "budget_operations": BUDGET.operations_max,
         "worst_growth_bytes": tally.growth_bytes,
         "worst_growth_above_what_the_check_said_bytes": tally.excess_bytes,
         "worst_seconds": round(tally.seconds_worst, 3),
-        "seconds": round(seconds),
+        "seconds": round(tally.seconds),
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    PROGRESS.unlink(missing_ok=True)
 
 
 def main() -> None:
     """Run the campaign and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=WHOLE_CAMPAIGN)
-    parser.add_argument("--seed", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant, for a campaign of its own")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = [name for name in read_vectors() if name != "resnet18"]  # its 11 million elements only take time
-    began = time.perf_counter()
-    tally = campaign(options.count, options.seed, names, lambda line: print(line, flush=True))
-    seconds = time.perf_counter() - began
-    print(f"{options.count} mutants: {tally.ran} ran, {tally.refused.total()} refused, no other end")
+    is_whole = options.count == WHOLE_CAMPAIGN and options.first == 0
+    before = read_progress() if is_whole else None
+    tally = campaign(options.count, options.first, names, before, note_progress if is_whole else None)
+    print(f"{tally.done} mutants: {tally.ran} ran, {tally.refused.total()} refused, no other end")
     for reason, times in tally.refused.most_common():
         print(f"    {reason}: {times}")
     print(
         f"longest {tally.seconds_worst:.2f} s; memory grew by at most {tally.growth_bytes / 1e6:.0f} MB of a budget of "
         f"{BUDGET.memory_bytes_max / 1e6:.0f}, at most {tally.excess_bytes / 1e6:.1f} above what a check had said; "
-        f"{seconds:.0f} s in all"
+        f"{tally.seconds:.0f} s in all"
     )
-    if options.count >= WHOLE_CAMPAIGN:
-        keep(tally, options.count, options.seed, seconds)
+    if is_whole:
+        keep(tally)
 
 
 if __name__ == "__main__":

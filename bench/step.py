@@ -3,15 +3,18 @@
 Both train the same model with the same optimizer on the same batch, in turns (exact, stock, exact, stock, ...) in one
 process, so that whatever else the machine does falls on both. Reported: medians, spread (from the least to the
 greatest), their ratio, the part of each kind of operation in an exact step, and the peak memory of each above what the
-process held before, measured in processes of their own.
+process held before, measured in processes of their own. Where other work keeps the cores busy, the share of the cores
+that each gets is chance; so one thread's processor time, which waiting does not lengthen, is compared as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import json
+import os
 import platform
 import resource
 import statistics
@@ -39,7 +42,11 @@ MEMORY_GOAL = 2.0  # times stock
 LEARNING_RATE = 1e-3
 ROOMY = Budget(memory_bytes_max=64 << 30, operations_max=1 << 62)
 
+WARM_STEPS = 3
+
 Batch = tuple[Tensor, Tensor]
+Step = Callable[[], None]
+Row = dict[str, Any]  # name, ours, theirs, ratio, unit, goal; for times also their spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,7 @@ TASKS = {
     "GPT 4 layers, width 256, context 128, batch 16": Task(
         lambda: Gpt(96, 128, 256, 8, 4, 0.0), _tokens(16, 128, 96), _next_token_loss
     ),
-    "ResNet-18 on 32x32, batch 64": Task(
-        lambda: ResNet18(64, 10), _images(64, 3, 32, 32), functional.cross_entropy
-    ),
+    "ResNet-18 on 32x32, batch 64": Task(lambda: ResNet18(64, 10), _images(64, 3, 32, 32), functional.cross_entropy),
 }
 
 
@@ -175,49 +180,84 @@ def _memory_elsewhere(name: str, bits: int, threads: int) -> float:
     return float(done.stdout.split()[-1])
 
 
-def measure(name: str, bits: int, pairs: int, threads: int, with_memory: bool) -> dict[str, Any]:
+def _spread(seconds: list[float]) -> list[float]:
+    """Median, least and greatest in milliseconds."""
+    return [round(1e3 * value, 2) for value in (statistics.median(seconds), min(seconds), max(seconds))]
+
+
+def _compare(name: str, unit: str, ours: list[float], theirs: list[float], goal: float) -> Row:
+    medians = statistics.median(ours), statistics.median(theirs)
+    return {
+        "name": name,
+        "ours": round(1e3 * medians[0], 2),
+        "theirs": round(1e3 * medians[1], 2),
+        "ratio": round(medians[0] / medians[1], 2),
+        "unit": unit,
+        "goal": goal,
+        "ratio_of_least": round(min(ours) / min(theirs), 2),
+        "spread_ours": _spread(ours)[1:],
+        "spread_theirs": _spread(theirs)[1:],
+    }
+
+
+def _pairs(steps: tuple[Step, Step], count: int, clock: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Seconds of both, in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(count):
+        for series, step in zip(times, steps, strict=True):
+            begun = clock()
+            step()
+            series.append(clock() - begun)
+    return times
+
+
+def measure(name: str, bits: int, pairs: int, threads: int, with_memory: bool) -> list[Row]:
     """Everything about one model and one M."""
     task = TASKS[name]
     torch.manual_seed(0)
     model, batch = task.model(), task.batch()
     job = make_captured(model, task, batch, bits)
     plan = load(job.train, budget=ROOMY)
-    exact, stock = make_exact(plan, dict(job.state), batch), make_stock(model, task, batch)
-    for warm in (exact, stock, exact, stock):
-        warm()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(pairs):
-        times[0].append(_time(exact))
-        times[1].append(_time(stock))
-    medians = [statistics.median(series) for series in times]
-    found: dict[str, Any] = {
-        "model": name,
-        "magnitude_bits": bits,
-        "nodes": len(job.train.nodes),
-        "steps_of_plan": len(plan.steps),
-        "exact_ms": [round(1e3 * value, 2) for value in (medians[0], min(times[0]), max(times[0]))],
-        "stock_ms": [round(1e3 * value, 2) for value in (medians[1], min(times[1]), max(times[1]))],
-        "ratio": round(medians[0] / medians[1], 2),
-        "ratio_of_least": round(min(times[0]) / min(times[1]), 2),
-        "goal": GOALS[bits],
-        "profile_ms": {kind: round(1e3 * spent, 2) for kind, spent in profile(plan, dict(job.state), batch).items()},
-    }
+    steps = make_exact(plan, dict(job.state), batch), make_stock(model, task, batch)
+    for _ in range(WARM_STEPS):  # the first steps try the ways to each product
+        for step in steps:
+            step()
+    title = f"{name}, M = {bits}"
+    whole = _compare(f"{title}: step", "ms", *_pairs(steps, pairs, time.perf_counter), GOALS[bits])
+    whole["parts_ms"] = {kind: round(1e3 * spent, 2) for kind, spent in profile(plan, dict(job.state), batch).items()}
+    whole["nodes"], whole["steps_of_plan"] = len(job.train.nodes), len(plan.steps)
+    torch.set_num_threads(1)
+    for step in steps:
+        step()
+    alone = _pairs(steps, max(3, pairs // 2), time.process_time)
+    rows = [whole, _compare(f"{title}: processor time of a step on one thread", "ms", *alone, GOALS[bits])]
+    torch.set_num_threads(threads)
     if with_memory:
-        peaks = [_memory_elsewhere(name, chosen, threads) for chosen in (bits, 0)]
-        found |= {"memory_mib": [round(peak, 1) for peak in peaks], "memory_ratio": round(peaks[0] / peaks[1], 2)}
-    return found
+        ours, theirs = (_memory_elsewhere(name, chosen, threads) for chosen in (bits, 0))
+        figures = {"ours": round(ours, 1), "theirs": round(theirs, 1), "ratio": round(ours / theirs, 2), "unit": "MiB"}
+        rows.append({"name": f"{title}: peak memory of a step", **figures, "goal": MEMORY_GOAL})
+    return rows
 
 
-def describe(found: dict[str, Any]) -> str:
-    """Three lines for a person."""
-    least, most = found["exact_ms"][1:]
-    parts = ", ".join(f"{kind} {spent:g}" for kind, spent in list(found["profile_ms"].items())[:8])
-    memory = f"; memory {found['memory_ratio']}x (goal {MEMORY_GOAL:g})" if "memory_ratio" in found else ""
-    return (
-        f"{found['model']}, M = {found['magnitude_bits']}: exact {found['exact_ms'][0]} ms ({least} to {most}), "
-        f"stock {found['stock_ms'][0]} ms: {found['ratio']}x, of the least {found['ratio_of_least']}x "
-        f"(goal {found['goal']}){memory}\n  ms by kind: {parts}"
-    )
+def describe(row: Row) -> str:
+    """A line or two for a person."""
+    text = f"{row['name']}: {row['ours']} {row['unit']}, stock {row['theirs']}: {row['ratio']}x (goal {row['goal']:g})"
+    if "spread_ours" in row:
+        least, most = row["spread_ours"]
+        text += f", from {least} to {most}, of the least {row['ratio_of_least']}x"
+    if "parts_ms" in row:
+        text += "\n  ms by kind: " + ", ".join(f"{kind} {spent:g}" for kind, spent in list(row["parts_ms"].items())[:8])
+    return text
+
+
+def _machine(threads: int) -> dict[str, Any]:
+    """What was measured on, and how busy others kept it."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    found = {"processor": processor, "cores": os.cpu_count(), "torch": torch.__version__, "threads": threads}
+    return {**found, "load_average": [round(load, 1) for load in os.getloadavg()]}
 
 
 def main() -> None:
@@ -235,15 +275,16 @@ def main() -> None:
     if given.memory is not None:
         print(measure_memory(chosen[0], given.memory))
         return
-    rows = []
+    machine, rows = _machine(given.threads), []
     for name in chosen:
         for bits in given.bits:
-            rows.append(measure(name, bits, given.pairs, given.threads, not given.no_memory))
-            print(describe(rows[-1]), flush=True)
-    if not given.only:
-        machine = {"processor": platform.processor(), "torch": torch.__version__, "threads": given.threads}
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+            for row in measure(name, bits, given.pairs, given.threads, not given.no_memory):
+                rows.append(row)
+                print(describe(row), flush=True)
+            machine["load_average_after"] = _machine(given.threads)["load_average"]
+            if not given.only:  # kept as it grows: the whole takes long on a busy machine
+                RESULT.parent.mkdir(exist_ok=True)
+                RESULT.write_text(json.dumps({"rows": rows, "machine": machine}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

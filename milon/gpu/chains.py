@@ -20,7 +20,7 @@ from milon.gpu.operations import maximum, minimum
 from milon.pol.program import NUMERICS, Input, InputRole, Node, Program, ProgramKind
 from milon.pol.shapes import DTYPES, DType, TensorType
 
-MEMBERS_MAX = 64  # operations of a chain: its registers stay in the second cache
+CHAIN_MEMBERS_MAX = 64  # operations of a chain: its registers stay in the second cache
 _ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "sqrt")
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _LOGIC = ("and", "or", "not")
@@ -116,10 +116,13 @@ class Chain:
     members: list[int] = field(default_factory=list)  # numbers of the values, in order
 
 
-def find_chains(program: Program, types: Sequence[TensorType]) -> list[int | Chain]:
+def find_chains(
+    program: Program, types: Sequence[TensorType], members_max: int = CHAIN_MEMBERS_MAX
+) -> list[int | Chain]:
     """The program's nodes (by number of their value) and chains of them, in an order in which all may run.
 
-    A chain takes up every operation on its shape until some other step reads one of its results: then it runs.
+    A chain takes up every operation on its shape, at most `members_max`, until another step reads one of its results:
+    then it runs.
     """
     base = len(program.inputs) + len(program.constants)
     order: list[int | Chain] = []
@@ -146,7 +149,7 @@ def find_chains(program: Program, types: Sequence[TensorType]) -> list[int | Cha
             own = waiting[shape] = Chain(shape)
         own.members.append(number)
         chain_of[number] = own
-        if len(own.members) >= MEMBERS_MAX:
+        if len(own.members) >= members_max:
             run(own)
     order += waiting.values()
     return order
@@ -203,6 +206,7 @@ class ChainKernel:
         self._plan_sources()
         self._plan_registers()
         self._blocks = -(-self._count // loops.BLOCK)
+        self.scratch_bytes = 4 * self._count * len(self._expanded)  # sources that are laid out in full
 
     def _node(self, number: int) -> Node:
         return self._program.nodes[number - self._base]

@@ -113,17 +113,6 @@ def prepare(choice: Choice) -> None:
         fast.use_product(GPU, multiply)
 
 
-def _samples() -> list[Tensor]:
-    """Matrices with what is hard: zeros, subnormals, halves, huge and special numbers."""
-    import torch
-
-    base = torch.arange(-600, 600, dtype=torch.float32).mul_(0.37).reshape(24, 50)
-    special = base.clone()
-    special[3, 4], special[5, 6], special[7, 8], special[9, :] = torch.inf, torch.nan, -0.0, 0.0
-    wide = base * torch.exp2(torch.arange(50).mul(5).sub(140).float())
-    return [base, special, wide, base * 2.0**-143, base * 2.0**118]
-
-
 def verify_bits(name: str) -> None:
     """Raise `Rejected(UNAVAILABLE)` where a device rounds otherwise than the CPU, or flushes subnormals.
 
@@ -143,7 +132,7 @@ def verify_bits(name: str) -> None:
         *(lambda values, function=function: evaluate(function, values) for function in FUNCTIONS),
     ]
     large = torch.arange(1 << 19).mul(40_503).remainder((1 << 22) - 1).sub(1 << 21).float().reshape(256, 2048)
-    checks = [(sample, route) for sample in _samples() for route in routes] + [(large, routes[0])]
+    checks = [(sample, route) for sample in fast.samples() for route in routes] + [(large, routes[0])]
     for sample, route in checks:
         if not fast.is_same(route(sample.to(torch.device(name))).cpu(), route(sample)):
             raise Rejected(
@@ -202,7 +191,7 @@ def agrees_in_digits(name: str) -> bool:
     from milon.gpu import exact, fast
 
     device = torch.device(name)
-    for sample in _samples():
+    for sample in fast.samples():
         for left, right in ((sample, sample.t()), (sample.t(), sample)):
             wanted = exact.exact_matmul(left, right, fast.DIGIT_BITS)
             try:

@@ -3,8 +3,8 @@
 Rule N2 of the numerics. The platform's `exp`, `log` and the like differ between machines by a unit in the last place,
 so none is called: each function here reduces its argument, evaluates a polynomial in binary64 with an error near one
 unit of that format, and rounds once to binary32. Results come out wrong only where the true value lies within that
-error of the midpoint of two neighbours, for a handful of inputs among 2^32; `bench/exhaustive.py` counts them, and
-those found are listed in `CORRECTIONS` and put right. Each operation stands alone so that no compiler contracts two.
+error of the midpoint of two neighbours, for a handful of inputs among 2^32; `make exhaustive` counts them, and those
+found are listed in `CORRECTIONS` and put right. Each operation stands alone so that no compiler contracts two.
 
 Sources: argument reduction and the division form of the logarithm as in W. J. Cody and W. Waite, Software Manual for
 the Elementary Functions (1980); polynomial coefficients by Chebyshev interpolation at 60 digits.

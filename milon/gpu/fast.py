@@ -34,6 +34,7 @@ INFINITY_BITS = 0x7F800000  # of binary32
 _MALLOC_TRIM, _MALLOC_LARGE = -1, -3  # names of parameters in malloc.h
 _MALLOC_LARGE_BYTES = 1 << 25  # the most that glibc takes: larger pieces come from and go to the system each time
 _MALLOC_KEPT_BYTES = 1 << 28  # at most a quarter GiB stays with a process that is done with its step
+_KEPT_BYTES_MAX = 1 << 23  # of one purpose: what is kept between products stays far below any budget
 _SPLIT_ELEMENTS = 1 << 15  # below, handing work to a second thread costs more than it saves
 _ROWS_AT_ONCE = 256  # of an int8 product: its results are scaled back while a cache holds them
 _DIGIT_WORK_MIN = 1 << 21  # products of fewer elementary steps are quicker in binary64: one call instead of passes
@@ -76,6 +77,8 @@ class _Spaces(threading.local):
     def take(self, purpose: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor with whatever was in it; the one taken before for the same purpose is lost."""
         size_bytes = prod(shape) * dtype.itemsize
+        if size_bytes > _KEPT_BYTES_MAX:
+            return torch.empty(shape, dtype=dtype)
         held = self._held.get(purpose)
         if held is None or held.numel() < size_bytes:
             self._held.pop(purpose, None)
@@ -340,7 +343,10 @@ def greatest_pattern(values: Tensor) -> int:
     if loops is None:
         bits = values.contiguous().view(torch.int32).bitwise_and(0x7FFFFFFF)
         return int(bits.max()) if bits.numel() else 0
-    return int(loops.greatest_magnitude(0, values.numel(), patterns(values)))
+    pieces = max(1, min(torch.get_num_threads(), values.numel() // _SPLIT_ELEMENTS))
+    found = torch.zeros(pieces, dtype=torch.int32)
+    split(loops.greatest_magnitudes, pieces, values.numel(), patterns(values), flat(found))
+    return int(found.max())
 
 
 def has_nan(values: Tensor) -> bool:

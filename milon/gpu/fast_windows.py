@@ -102,7 +102,22 @@ def multiply_windows(images: Tensor, matrix: Tensor, table: Any, bits: int) -> T
     return _multiply(_need(), images, matrix, table, bits)
 
 
+def _put_together(table: Any, area: int) -> tuple[Any, Any]:
+    """`table` and the order of its places, those whose windows meet the padding in the same parts side by side.
+
+    Where padding is rare, as in a convolution itself, the places stay as they are. It is not in the gradient of the
+    image of one with strides: a place there is met by few parts of the window, and others need not be multiplied.
+    """
+    places = np.arange(table.shape[1])
+    is_padding = table == area
+    if 3 * int(is_padding.sum()) > table.size:
+        places = np.lexsort((places, *is_padding))
+    return np.ascontiguousarray(table[:, places]), places
+
+
 def _multiply(windows: ModuleType, images: Tensor, matrix: Tensor, table: Any, bits: int) -> Tensor:
+    from milon.gpu import kernels_pairs
+
     images, matrix = images.contiguous(), matrix.contiguous()
     (batch, channels), area = images.shape[:2], images.shape[2] * images.shape[3]
     outer, (window, places) = matrix.shape[0], table.shape
@@ -110,13 +125,14 @@ def _multiply(windows: ModuleType, images: Tensor, matrix: Tensor, table: Any, b
     rows = fast.flat(fast.spaces.take("left", (_digits(bits) * panels * pairs * windows.ROWS,), torch.int32).zero_())
     back, ends = np.empty(outer), np.empty((panels, pairs + 1), np.int32)
     given = (fast.flat(matrix), fast.patterns(matrix), channels, window, bits, rows, back)
-    fast.split(windows.pack_rows, outer, matrix.numel(), *given)
-    fast.split(windows.find_blocks, panels, matrix.numel(), rows, windows.ROWS, pairs, bits, ends)
+    fast.split(kernels_pairs.pack_rows, outer, matrix.numel(), *given)
+    fast.split(kernels_pairs.find_blocks, panels, matrix.numel(), rows, windows.ROWS, pairs, bits, ends)
     together = max(1, min(batch, windows.COLUMNS // places))
+    table, order = _put_together(table, area)
     result = torch.empty((batch, outer, places))
     fast.split(
         windows.multiply_windows, -(-batch // together), result.numel() * pairs,
-        fast.flat(images), fast.patterns(images), table, channels, area, together, rows, ends, back, outer, bits,
+        fast.flat(images), fast.patterns(images), table, order, channels, area, together, rows, ends, back, outer, bits,
         fast.flat(result),
     )  # fmt: skip
     return result

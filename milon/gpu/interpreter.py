@@ -11,11 +11,12 @@ from torch import Tensor
 
 from milon.base.errors import Reason, Rejected
 from milon.gpu import fast
-from milon.gpu.chains import Chain, ChainKernel, find_chains, is_worth_it, machine
+from milon.gpu.chains import CHAIN_MEMBERS_MAX, Chain, ChainKernel, find_chains, is_worth_it, machine
 from milon.gpu.exact import canonical_nan
 from milon.gpu.operations import MAKERS, TORCH_DTYPES, Call, Maker
 from milon.gpu.philox import draw_uniform
 from milon.gpu.windows import WINDOW_MAKERS
+from milon.pol.operations import check_call
 from milon.pol.program import (
     Budget,
     Constant,
@@ -170,20 +171,62 @@ def load(program: Program, device: str | torch.device = "cpu", budget: Budget | 
     place = torch.device(device)
     torch.set_flush_denormal(False)
     types = compute_types(program)
-    base = len(program.inputs) + len(program.constants)
-    order: Sequence[int | Chain] = range(base, base + len(program.nodes))
     loops = machine() if place.type == "cpu" else None
-    if loops is not None:
-        order = find_chains(program, types)
+    steps = plan_steps(program, types, place, loops, CHAIN_MEMBERS_MAX)
+    shorter = CHAIN_MEMBERS_MAX
+    while loops is not None and compute_peak(steps, program, types) > cost.memory_bytes:
+        shorter //= 4  # a chain waits for its last operation, and what it reads waits with it
+        loops = loops if shorter > 1 else None
+        steps = plan_steps(program, types, place, loops, shorter)
+    constants = [load_constant(constant, place) for constant in program.constants]
+    return Plan(program, place, constants, steps)
+
+
+def plan_steps(
+    program: Program, types: Sequence[TensorType], device: torch.device, loops: ModuleType | None, members_max: int
+) -> list[Step]:
+    """All nodes as steps, in chains of at most `members_max` operations where `loops` are there to run them."""
+    base = len(program.inputs) + len(program.constants)
+    if loops is None:
+        plain = [_make_step(base + place, program, types, device) for place in range(len(program.nodes))]
+        return _free_after_use(plain, program)
+    readers: dict[int, list[int]] = {}
+    for place, node in enumerate(program.nodes):
+        for operand in node.operands:
+            readers.setdefault(operand, []).append(base + place)
+    outputs = {output.value for output in program.outputs}
     steps: list[Step] = []
-    for entry in order:
-        if loops is not None and isinstance(entry, Chain) and is_worth_it(entry, program):
-            steps.append(_make_chain(entry, program, types, loops))
+    for entry in find_chains(program, types, members_max):
+        if isinstance(entry, Chain) and is_worth_it(entry, program):
+            members = set(entry.members)
+            outside = {
+                number
+                for number in entry.members
+                if number in outputs or any(reader not in members for reader in readers.get(number, ()))
+            }
+            kernel = ChainKernel(entry, program, types, outside, loops)
+            steps.append(Step("chain", kernel, kernel.sources, kernel.results, ()))
         else:
             numbers = entry.members if isinstance(entry, Chain) else (entry,)
-            steps += [_make_step(number, program, types, place) for number in numbers]
-    constants = [load_constant(constant, place) for constant in program.constants]
-    return Plan(program, place, constants, _free_after_use(steps, program))
+            steps += [_make_step(number, program, types, device) for number in numbers]
+    return _free_after_use(steps, program)
+
+
+def compute_peak(steps: Sequence[Step], program: Program, types: Sequence[TensorType]) -> int:
+    """The most bytes alive at once when `steps` run, scratch and kept tables included, by the table's estimates."""
+    base = len(program.inputs) + len(program.constants)
+    live, peak, kept = sum(found.size_bytes for found in types[:base]), 0, 0
+    for step in steps:
+        if isinstance(step.kernel, ChainKernel):
+            scratch = step.kernel.scratch_bytes
+        else:
+            node = program.nodes[step.results[0] - base]
+            outcome = check_call(node.operation, tuple(types[operand] for operand in node.operands), node.attributes)
+            scratch, kept = outcome.scratch_bytes, kept + outcome.kept_bytes
+        live += sum(types[number].size_bytes for number in step.results)
+        peak = max(peak, live + scratch)
+        live -= sum(types[number].size_bytes for number in step.freed if number >= base)
+    return peak + kept
 
 
 def _make_step(number: int, program: Program, types: Sequence[TensorType], device: torch.device) -> Step:
@@ -191,17 +234,6 @@ def _make_step(number: int, program: Program, types: Sequence[TensorType], devic
     operands = tuple(types[operand] for operand in node.operands)
     call = Call(operands, node.attributes, types[number], program.magnitude_bits, device)
     return Step(node.operation, ALL_MAKERS[node.operation](call), node.operands, (number,), ())
-
-
-def _make_chain(chain: Chain, program: Program, types: Sequence[TensorType], loops: ModuleType) -> Step:
-    base = len(program.inputs) + len(program.constants)
-    members = set(chain.members)
-    outside = {output.value for output in program.outputs}
-    for place, node in enumerate(program.nodes):
-        if base + place not in members:
-            outside.update(node.operands)
-    kernel = ChainKernel(chain, program, types, outside & members, loops)
-    return Step("chain", kernel, kernel.sources, kernel.results, ())
 
 
 def _free_after_use(steps: Sequence[Step], program: Program) -> list[Step]:

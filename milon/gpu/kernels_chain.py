@@ -279,22 +279,24 @@ def _load(into, address, holds, repeat, period, start):  # type: ignore[no-untyp
     """A block of a source that repeats, or of truth values (as 0 and 1)."""
     place = (start // repeat) % period
     left = repeat - start % repeat
-    floats, truths = carray(floats_at(address), period), carray(truths_at(address), period)
+    floats, truths = floats_at(address), truths_at(address)
     done = 0
     while done < into.size:
-        if repeat == 1:
-            run = min(period - place, into.size - done)
-            part = into[done : done + run]
-            if holds == FLOAT:
-                part[:] = floats[place : place + run]
-            else:
-                part[:] = truths[place : place + run]
-            place = 0
-        else:
-            run = min(left, into.size - done)
-            into[done : done + run] = floats[place] if holds == FLOAT else np.float32(truths[place])
+        run = min(period - place if repeat == 1 else left, into.size - done)
+        if repeat > 1:
+            value = floats[place] if holds == FLOAT else np.float32(truths[place])
+            for k in range(done, done + run):
+                into[k] = value
             place = place + 1 if place + 1 < period else 0
             left = repeat
+        else:
+            if holds == FLOAT:
+                for k in range(run):
+                    into[done + k] = floats[place + k]
+            else:
+                for k in range(run):
+                    into[done + k] = np.float32(truths[place + k])
+            place = 0
         done += run
 
 

@@ -312,9 +312,11 @@ def sum_columns(first, last, values, patterns, terms, inner, bits, result):  # t
 
 
 @compiled
-def greatest_magnitude(first, last, patterns):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """The greatest magnitude, as bits, of a range of binary32 numbers: above infinity's where one is NaN."""
-    return find_magnitude(patterns[first:last])
+def greatest_magnitudes(first, last, patterns, found):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Of parts first to last of as many as `found` has: the greatest magnitude, as bits; above infinity's for NaN."""
+    count, size = found.size, patterns.size
+    for part in range(first, last):
+        found[part] = find_magnitude(patterns[part * size // count : (part + 1) * size // count])
 
 
 @compiled

@@ -20,7 +20,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from milon.gpu.kernels_cpu import compiled
+from milon.gpu.kernels_cpu import compiled, scales_of
 
 _IS_WIDE = bool(binding.get_host_cpu_features().get("avx512bw", False))
 ROWS = 13 if _IS_WIDE else 6  # of a tile: with `_VECTORS` to a row they fill the processor's registers
@@ -32,6 +32,8 @@ ONE_DIGIT_BITS = 13  # the M whose integers need no digits
 _MAGNITUDES = (1 << 18) - 1  # of one side in a block: times at most 2^13 from the other side, below 2^31
 _BLOCK_OF_DIGITS = 255  # pairs: 510 products of at most 2^22 stay below 2^31
 _EXACT_TERMS = 1 << 10  # products of M = 21: as many stay within 2^53, with the parts they are put together from
+_INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 _ROUND32 = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds |y| <= 2^22 to an integer, half to even
 _ROUND32_BITS = np.int32(0x4B400000)
 _ROUND64 = 6755399441055744.0  # 1.5 * 2^52
@@ -151,6 +153,45 @@ def store_pairs(ones, others, bits, words, place, apart):  # type: ignore[no-unt
 
 
 @compiled
+def store_word(one, other, bits, words, place, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """`store_pairs` for a single pair."""
+    mask, shift = np.int32(0xFFFF), np.int32(16)
+    if bits == ONE_DIGIT_BITS:
+        words[place] = (one & mask) | (other << shift)
+        return
+    one_low, other_low = low_digit(one), low_digit(other)
+    one_high, other_high = (one - one_low) >> np.int32(11), (other - other_low) >> np.int32(11)
+    words[place] = (one_high & mask) | (other_high << shift)
+    words[place + apart] = (one_low & mask) | (other_low << shift)
+    words[place + 2 * apart] = ((one_high + one_low) & mask) | ((other_high + other_low) << shift)
+
+
+@compiled
+def pack_rows(first, last, values, patterns, inner, window, bits, panels, back):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Rows first to last of [rows, inner * window] as panels of words [digits, rows / ROWS, pairs, ROWS]."""
+    halves = (inner + 1) // 2
+    pairs, terms = halves * window, inner * window
+    apart = panels.size // (1 if bits == ONE_DIGIT_BITS else 3)
+    found, forth = np.empty(1, np.int32), np.empty(1, np.float64)
+    integers = np.zeros(2 * halves * window, np.int32)
+    for row in range(first, last):
+        found[0] = 0
+        given = patterns[row * terms : (row + 1) * terms]
+        for k in range(terms):
+            found[0] = max(found[0], given[k] & _MAGNITUDE)
+        scales_of(0, 1, found, bits, forth, back[row : row + 1])
+        if found[0] < _INFINITY:
+            to_integers(values[row * terms : (row + 1) * terms], forth[0], integers)
+        else:
+            integers[:] = 0
+        base = (row // ROWS * pairs) * ROWS + row % ROWS
+        for half in range(halves):
+            for r in range(window):
+                one, other = integers[2 * half * window + r], integers[(2 * half + 1) * window + r]
+                store_word(one, other, bits, panels, base + (r * halves + half) * ROWS, apart)
+
+
+@compiled
 def find_blocks(first, last, words, lanes, pairs, bits, ends):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """For panels first to last of words [pairs, lanes]: ends [panels, 1 + pairs] of the blocks, after their number."""
     sums, more = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
@@ -178,17 +219,20 @@ def find_blocks(first, last, words, lanes, pairs, bits, ends):  # type: ignore[n
 
 
 @compiled
-def multiply_panels(left, right, left_place, right_place, left_apart, right_apart, ends, bits, totals):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """totals [digits, ROWS, COLUMNS] += the panels that begin at words left[left_place] and right[right_place]."""
+def multiply_panels(  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    left, right, left_place, right_place, left_apart, right_apart, ends, first, last, bits, totals
+):
+    """totals [digits, ROWS, COLUMNS] += pairs first to last of panels at words left[left_place], right[right_place]."""
     for digit in range(1 if bits == ONE_DIGIT_BITS else 3):
         one = left.ctypes.data + 4 * (left_place + digit * left_apart)
         other = right.ctypes.data + 4 * (right_place + digit * right_apart)
         into = totals.ctypes.data + 8 * digit * TILE
-        begin = 0
+        begin = first
         for block in range(ends[0]):
-            end = ends[1 + block]
-            add_products(one + 4 * begin * ROWS, other + 4 * begin * COLUMNS, end - begin, into)
-            begin = end
+            end = min(np.int64(ends[1 + block]), last)
+            if end > begin:
+                add_products(one + 4 * begin * ROWS, other + 4 * begin * COLUMNS, end - begin, into)
+                begin = end
 
 
 @compiled

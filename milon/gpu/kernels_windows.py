@@ -16,10 +16,10 @@ from milon.gpu.kernels_pairs import (
     ROWS,
     TILE,
     find_blocks,
-    low_digit,
     multiply_panels,
     scale_tile_row,
     store_pairs,
+    store_word,
     to_integers,
 )
 
@@ -27,45 +27,6 @@ _INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is o
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _TOTALS = 1 << 17  # numbers that wait for more images, a MiB: the second cache holds them
 _PLANES = 8  # exponents for which an image is kept as integers (half as many in digits); most have two to five
-
-
-@compiled
-def pack_rows(first, last, values, patterns, inner, window, bits, panels, back):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Rows first to last of [rows, inner * window] as panels of words [digits, rows / ROWS, pairs, ROWS]."""
-    halves = (inner + 1) // 2
-    pairs, terms = halves * window, inner * window
-    apart = panels.size // (1 if bits == ONE_DIGIT_BITS else 3)
-    found, forth = np.empty(1, np.int32), np.empty(1, np.float64)
-    integers = np.zeros(2 * halves * window, np.int32)
-    for row in range(first, last):
-        found[0] = 0
-        given = patterns[row * terms : (row + 1) * terms]
-        for k in range(terms):
-            found[0] = max(found[0], given[k] & _MAGNITUDE)
-        scales_of(0, 1, found, bits, forth, back[row : row + 1])
-        if found[0] < _INFINITY:
-            to_integers(values[row * terms : (row + 1) * terms], forth[0], integers)
-        else:
-            integers[:] = 0
-        base = (row // ROWS * pairs) * ROWS + row % ROWS
-        for half in range(halves):
-            for r in range(window):
-                one, other = integers[2 * half * window + r], integers[(2 * half + 1) * window + r]
-                store_word(one, other, bits, panels, base + (r * halves + half) * ROWS, apart)
-
-
-@compiled
-def store_word(one, other, bits, words, place, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """`store_pairs` for a single pair."""
-    mask, shift = np.int32(0xFFFF), np.int32(16)
-    if bits == ONE_DIGIT_BITS:
-        words[place] = (one & mask) | (other << shift)
-        return
-    one_low, other_low = low_digit(one), low_digit(other)
-    one_high, other_high = (one - one_low) >> np.int32(11), (other - other_low) >> np.int32(11)
-    words[place] = (one_high & mask) | (other_high << shift)
-    words[place + apart] = (one_low & mask) | (other_low << shift)
-    words[place + 2 * apart] = ((one_high + one_low) & mask) | ((other_high + other_low) << shift)
 
 
 @compiled
@@ -104,13 +65,18 @@ def _lay_plane(images, image, count, channels, area, scale, bits, planes, place,
 
 
 @compiled
-def _gather(planes, plane_apart, spots, halves, area, bits, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """A panel of words [digits, window * halves, COLUMNS]; its columns' windows lie at spots [window, COLUMNS]."""
+def _gather(planes, plane_apart, spots, is_met, halves, area, bits, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """A panel of words [digits, window * halves, COLUMNS]; its columns' windows lie at spots [window, COLUMNS].
+
+    Parts of the window that no column meets are left as they were.
+    """
     window = spots.shape[0]
-    place = 0
     for digit in range(1 if bits == ONE_DIGIT_BITS else 3):
         for r in range(window):
+            if not is_met[r]:
+                continue
             row = spots[r]
+            place = (digit * window + r) * halves * COLUMNS
             for half in range(halves):
                 given = planes[digit * plane_apart + half * (area + 1) :]
                 into = panel[place : place + COLUMNS]
@@ -146,11 +112,12 @@ def _find_plane(scale, scales):  # type: ignore[no-untyped-def]  # compiled: typ
 
 @compiled
 def multiply_windows(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, images, patterns, table, channels, area, together, rows, ends, row_back, outer, bits, result
+    first, last, images, patterns, table, order, channels, area, together, rows, ends, row_back, outer, bits, result
 ):
     """[outer, terms] times every window, into [batch, outer, places], for parts first to last of `together` images.
 
-    `rows` and `row_back` are as `pack_rows` made them, `ends` as `find_blocks` for these rows.
+    `rows` and `row_back` are as `pack_rows` made them, `ends` as `find_blocks` for these rows; the windows in
+    column p of `table` give place order[p] of the result.
     """
     window, places = table.shape
     pairs, batch = (channels + 1) // 2 * window, images.size // (channels * area)
@@ -160,7 +127,7 @@ def multiply_windows(  # type: ignore[no-untyped-def]  # compiled: types come fr
     panel = np.empty(digits * pairs * COLUMNS, np.int32)
     found = np.empty(together * places, np.int32)
     forth, back = np.empty(together * places), np.empty(together * places)
-    targets = np.empty(together * places, np.int64)
+    targets, is_met = np.empty(together * places, np.int64), np.empty(window, np.bool_)
     for part in range(first, last):
         image = part * together
         count = min(together, batch - image)
@@ -168,33 +135,51 @@ def multiply_windows(  # type: ignore[no-untyped-def]  # compiled: types come fr
         scales_of(0, count * places, found, bits, forth, back)
         for j in range(count):
             for p in range(places):
-                targets[j * places + p] = (image + j) * outer * places + p
+                targets[j * places + p] = (image + j) * outer * places + order[p]
         scales[:] = 0.0
         for begin in range(0, count * places, COLUMNS):
             end = min(begin + COLUMNS, count * places)
             _lay_panel(
-                images, image, count, begin, end, table, channels, area, found, forth, scales, bits, planes, panel
+                images,
+                image,
+                count,
+                begin,
+                end,
+                table,
+                channels,
+                area,
+                found,
+                forth,
+                scales,
+                is_met,
+                bits,
+                planes,
+                panel,
             )
             _multiply_panel(
-                rows, ends, row_back, panel, outer, places, bits, back[begin:end], targets[begin:end], result
+                rows, ends, row_back, panel, is_met, outer, places, bits, back[begin:end], targets[begin:end], result
             )
 
 
 @compiled
-def _lay_panel(images, image, count, begin, end, table, channels, area, found, forth, scales, bits, planes, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """The panel of columns begin to end (window p of image j is column j * places + p)."""
+def _lay_panel(  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    images, image, count, begin, end, table, channels, area, found, forth, scales, is_met, bits, planes, panel
+):
+    """The panel of columns begin to end (window p of image j is column j * places + p), and which parts they meet."""
     window, places = table.shape
     halves = (channels + 1) // 2
     plane_apart = planes.size // (1 if bits == ONE_DIGIT_BITS else 3)
     plane_size = plane_apart // scales.size
     spots = np.empty((window, COLUMNS), np.int64)
     spots[:] = area
+    is_met[:] = False
     alone = 0
     j, p = begin // places, begin % places
     for k in range(end - begin):
         number = _find_plane(forth[begin + k], scales) if found[begin + k] < _INFINITY else 0
         if number < 0:
             alone += 1
+            is_met[:] = True
         elif found[begin + k] < _INFINITY:
             start = number * plane_size + j * halves * (area + 1)
             if scales[number] == 0.0:
@@ -203,10 +188,11 @@ def _lay_panel(images, image, count, begin, end, table, channels, area, found, f
                 _lay_plane(images, image, count, channels, area, scales[number], bits, planes, place, plane_apart)
             for r in range(window):
                 spots[r, k] = start + table[r, p]
+                is_met[r] |= table[r, p] < area
         p += 1
         if p == places:
             j, p = j + 1, 0
-    _gather(planes, plane_apart, spots, halves, area, bits, panel)
+    _gather(planes, plane_apart, spots, is_met, halves, area, bits, panel)
     for k in range(end - begin if alone else 0):
         scale = forth[begin + k]
         if found[begin + k] < _INFINITY and _find_plane(scale, scales) < 0:
@@ -216,18 +202,28 @@ def _lay_panel(images, image, count, begin, end, table, channels, area, found, f
 
 
 @compiled
-def _multiply_panel(rows, ends, row_back, panel, outer, places, bits, back, targets, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def _multiply_panel(rows, ends, row_back, panel, is_met, outer, places, bits, back, targets, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """All rows times one panel of columns; column k of row o goes to result[targets[k] + o * places]."""
     digits = 1 if bits == ONE_DIGIT_BITS else 3
     totals, line, right_back = np.empty(digits * TILE), np.empty(COLUMNS, np.float32), np.zeros(COLUMNS)
     some, pairs = targets.size, panel.size // (digits * COLUMNS)
     right_back[:some] = back
-    is_whole = some == COLUMNS and targets[some - 1] - targets[0] == COLUMNS - 1
+    is_whole, window = some == COLUMNS, is_met.size
+    for k in range(some):
+        is_whole &= targets[k] == targets[0] + k
     for begin in range(0, outer, ROWS):
         totals[:] = 0.0
-        multiply_panels(
-            rows, panel, begin * pairs, 0, rows.size // digits, pairs * COLUMNS, ends[begin // ROWS], bits, totals
-        )
+        blocks, apart, r = ends[begin // ROWS], rows.size // digits, 0
+        while r < window:
+            first = r * (pairs // window)
+            while r < window and is_met[r]:
+                r += 1
+            last = r * (pairs // window)
+            if last > first:
+                multiply_panels(
+                    rows, panel, begin * pairs, 0, apart, pairs * COLUMNS, blocks, first, last, bits, totals
+                )
+            r += 1
         for row in range(begin, min(begin + ROWS, outer)):
             start = targets[0] + row * places
             into = result[start : start + COLUMNS] if is_whole else line
@@ -388,4 +384,5 @@ def _correlate_tiles(  # type: ignore[no-untyped-def]  # compiled: types come fr
                 place = (stripe * batch + image) * pairs * COLUMNS
                 into = totals[(tile - first) * stripes + stripe]
                 blocks = ends[(image // together) * stripes + stripe]
-                multiply_panels(panel, gradient, 0, place, left_apart, right_apart, blocks, bits, into)
+                some = count * pairs
+                multiply_panels(panel, gradient, 0, place, left_apart, right_apart, blocks, 0, some, bits, into)

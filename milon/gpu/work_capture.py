@@ -15,6 +15,7 @@ from milon.gpu.checkpoint import to_bytes
 from milon.gpu.recipe import Recipe
 from milon.gpu.train import read_state
 from milon.gpu.work_library import layout_of, write_blob
+from milon.gpu.work_rehearsal import UserCode
 from milon.pol.program import Budget, verify_program
 from milon.pol.work import BlobFile
 
@@ -46,7 +47,9 @@ def capture_job(
     """
     rows = len(columns[0])
     example = tuple(column[[row % rows for row in range(batch_size)]] for column in columns)
-    captured = capture(model, loss, optimizer, example, tuple(evaluation_batch_sizes), recipe=recipe)
+    advice = "keep every shape and every branch independent of values; nearest supported: torch.where instead of masks"
+    with UserCode("the training step cannot be captured", advice):
+        captured = capture(model, loss, optimizer, example, tuple(evaluation_batch_sizes), recipe=recipe)
     cost = verify_program(captured.train, Budget())
     raw = to_bytes(captured.state)
     read_state(raw, layout_of(captured.train))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from milon.base.errors import Reason, Rejected, require
 
 NOTHING_SENT = "nothing was sent"
+_NOT_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # where frames of others lie
 
 
-class _UserCode:
+class UserCode:
     """While the user's own code runs, whatever it raises becomes a `Rejected` that names its line and what to do."""
 
     def __init__(self, cause: str, advice: str) -> None:
@@ -33,7 +35,7 @@ class _UserCode:
         if not isinstance(error, Exception) or isinstance(error, Rejected):
             return
         frames = traceback.extract_tb(error.__traceback__)
-        users = [frame for frame in frames if "/torch/" not in frame.filename and "/milon/" not in frame.filename]
+        users = [frame for frame in frames if not frame.filename.startswith(_NOT_USERS)]
         where = f" ({users[-1].filename}, line {users[-1].lineno}: {users[-1].line})" if users else ""
         text = " ".join(str(error).split())
         detail = f"{self._cause}: {type(error).__name__}: {text:.400}{where}; {NOTHING_SENT}; {self._advice}"
@@ -108,7 +110,7 @@ def rehearse(
     for what, columns, training in (("training", train, True), ("evaluation", evaluation, False)):
         rows = find_hard_rows(columns, batch_size)
         cause = f"the model or the loss fails on a batch of {len(rows)} {what} rows ({_describe(names, columns)})"
-        with _UserCode(cause, advice):
+        with UserCode(cause, advice):
             _try_batch(model, loss, [column[rows] for column in columns], training)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if trained:  # capture says what a model without any needs
@@ -116,7 +118,7 @@ def rehearse(
 
 
 def _try_optimizer(optimizer: Callable[..., Any], trained: Sequence[Tensor]) -> None:
-    with _UserCode("the optimizer cannot be made", "try your optimizer function on the model's parameters"):
+    with UserCode("the optimizer cannot be made", "try your optimizer function on the model's parameters"):
         made = optimizer([parameter.detach().clone().requires_grad_() for parameter in trained])
     advice = f"{NOTHING_SENT}; return what you make: optimizer=lambda parameters: torch.optim.Adam(parameters)"
     detail = f"the optimizer function gives a {type(made).__name__}; {advice}"

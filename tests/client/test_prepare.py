@@ -139,6 +139,7 @@ def _spoilt() -> torch.nn.Module:
         ({"model": Raising()}, "KeyError: 'b' .*test_prepare.py, line .*return .*nothing was sent"),
         ({"model": Choosing(16, 3)}, r"taken from a tensor's value; nearest supported: torch.where .*if float\(found"),
         ({"model": Sorting(16, 3)}, r"operation sort.default; nearest supported: .*torch.sort\(super"),
+        ({"loss": lambda output, target: output[output > 0].mean()}, "cannot be captured: .*; nothing was sent; keep"),
         ({"optimizer": lambda held: torch.optim.Adam(held, lr=-1)}, "optimizer cannot be made: .*learning rate: -1"),
         ({"optimizer": lambda held: None}, "the optimizer function gives a NoneType; nothing was sent; return"),
     ],

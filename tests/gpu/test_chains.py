@@ -11,7 +11,16 @@ from torch import Tensor
 from milon.gpu import chains, fast, interpreter
 from milon.gpu.builder import Builder
 from milon.gpu.elementary import CORRECTIONS
-from milon.pol.program import Input, InputRole, OutputRole, Program, ProgramKind
+from milon.pol.program import (
+    Budget,
+    Input,
+    InputRole,
+    OutputRole,
+    Program,
+    ProgramKind,
+    compute_types,
+    verify_program,
+)
 from milon.pol.shapes import DType, TensorType
 
 fast.choose(fast.COMPILED_OPERATIONS_MIN)  # the programs here are too small to ask for it
@@ -114,3 +123,34 @@ def test_a_machine_that_differs_is_dropped(monkeypatch: pytest.MonkeyPatch) -> N
     assert loops is not None and chains.agrees(loops)
     monkeypatch.setitem(loops.OPCODES, "exp", loops.OPCODES["expm1"])
     assert not chains.agrees(loops)
+
+
+def accumulating(count: int) -> Program:
+    """Products that are added up one after the other: in one chain, all of them would have to wait for the last."""
+    builder = Builder()
+    kind = TensorType(DType.FLOAT32, (96, 96))
+    left, right = (builder.input(name, InputRole.BATCH, kind) for name in ("left", "right"))
+    sum_so_far = product = left
+    for _ in range(count):
+        product = builder.node("matmul", product, right)
+        sum_so_far = builder.node("add", sum_so_far, product)
+    return builder.finish(ProgramKind.PREDICT, 13, [(OutputRole.PREDICTION, "", sum_so_far)])
+
+
+def test_chains_stay_within_the_memory_that_the_check_counted() -> None:
+    for count in (1, 3, 10, 40):
+        program = accumulating(count)
+        plan, types = interpreter.load(program), compute_types(program)
+        assert interpreter.compute_peak(plan.steps, program, types) <= verify_program(program, Budget()).memory_bytes
+        batch = [fill(entry, place) for place, entry in enumerate(program.inputs)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(interpreter, "machine", lambda: None)
+            wanted = predict(program, batch)
+        assert torch.equal(predict(program, batch), wanted)
+
+
+def test_without_the_bound_a_chain_would_hold_more() -> None:
+    program = accumulating(40)
+    types, loops = compute_types(program), chains.machine()
+    steps = interpreter.plan_steps(program, types, torch.device("cpu"), loops, chains.CHAIN_MEMBERS_MAX)
+    assert interpreter.compute_peak(steps, program, types) > verify_program(program, Budget()).memory_bytes

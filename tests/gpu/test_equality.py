@@ -38,8 +38,15 @@ def test_what_the_machine_lacks_is_skipped_with_the_reason() -> None:
     assert missing and all("--python" in others[name] for name in missing)
 
 
-def test_runs_of_other_lengths_are_kept(tmp_path: Path) -> None:
+def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path) -> None:
     results = tmp_path / "equality.json"
-    assert equality._read_others(results, 5) == []
-    results.write_text(json.dumps({"rows": [{"steps": 5, "case": "a"}, {"steps": 100, "case": "b"}]}))
-    assert equality._read_others(results, 5) == [{"steps": 100, "case": "b"}]
+    assert equality._read_rows(results) == []
+    base = equality.BASE.name
+    rows = [{"setting": base, "steps": 5, "case": case, "digest": case * 2} for case in ("a", "b")]
+    results.write_text(json.dumps({"rows": rows}))
+    found = equality._read_rows(results)
+    assert found == rows and equality._find_wanted(found, 5) == {"a": "aa", "b": "bb"}
+    assert equality._find_wanted(found, 6) == {}
+    assert equality._is_done(equality.BASE, found, 5, ["a", "b"])
+    assert not equality._is_done(equality.BASE, found, 5, ["a", "c"])
+    assert not equality._is_done(equality.BASE, found, 6, ["a"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from milon.gpu import exact, fast, fast_windows
+from milon.gpu import exact, fast, fast_windows, kernels_pairs
 from milon.gpu.train import compute_fingerprint, float_bits
 from milon.pol.windows import Geometry, compute_convolution
 
@@ -164,12 +164,12 @@ def test_wrong_loops_of_windows_are_dropped(monkeypatch: pytest.MonkeyPatch) -> 
     geometry = compute_convolution((2, 3, 5, 5), (4, 3, 3, 3), ((1, 1), (1, 1), (1, 1), (1,)))
     windows = fast_windows.loops()
     assert windows is not None and fast_windows.is_fit(geometry, torch.device("cpu"))
-    right = windows.pack_rows
+    right = kernels_pairs.pack_rows
 
     def truncated(first: int, last: int, values: Tensor, *rest: object) -> None:
         right(first, last, values * 0.5, *rest)
 
-    monkeypatch.setattr(windows, "pack_rows", truncated)
+    monkeypatch.setattr(kernels_pairs, "pack_rows", truncated)
     assert not fast_windows.agrees(windows)
     fast_windows.load_loops.cache_clear()
     with pytest.warns(UserWarning, match="convolutions differ"):
