@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate mutants soak bench bench-round bench-step bench-chain exhaustive equality fuzz-programs golden clean
+.PHONY: venv demo test check simulate mutants soak bench bench-round bench-step bench-chain bench-store bench-sync bench-finality exhaustive equality fuzz-programs golden clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -63,6 +63,15 @@ bench-step: venv
 
 bench-chain: venv
 	$(BIN)/python -m bench.chain
+
+bench-store: venv
+	$(BIN)/python -m bench.store
+
+bench-sync: venv
+	$(BIN)/python -m bench.sync
+
+bench-finality: venv
+	$(BIN)/python -m bench.finality
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from milon.base.codec import encode
+from milon.base.ids import Digest
 from milon.base.signing import SecretKey, secret_key_from
 from milon.base.units import Amount, Count, Height, Nonce, TimeMs
 from milon.chain.genesis import Genesis
@@ -75,12 +76,14 @@ def copy_chain(grown: Grown, store: Store) -> None:
     assert tip is not None
     prepare_store(store, grown.genesis)
     heights = [Height(height) for height in range(1, tip[0] + 1)]
-    blocks, certificates, receipts = [], [], []
+    blocks: list[tuple[Height, Digest, bytes]] = []
+    certificates: list[tuple[Height, bytes]] = []
+    receipts: list[tuple[Height, bytes]] = []
+    names = {at: name for name, at in grown.store._tables.heights.items()}
     for height in heights:
         raw = grown.store.block_by_height(height)
         assert raw is not None
-        name = next(name for name, at in grown.store._tables.heights.items() if at == height)
-        blocks.append((height, name, raw))
+        blocks.append((height, names[height], raw))
         for found, into in (
             (grown.store.certificate_at(height), certificates),
             (grown.store.receipts_at(height), receipts),
