@@ -247,7 +247,7 @@ MUTANTS = (
     Mutant(
         "evidence is not told to anybody",
         (Edit(ACCUSATION, "        turn.send(evidence)\n", ""),),
-        ("double key", "equivocator", "twins"),
+        ("spammer",),
     ),
     Mutant(
         "NULLIFY with FINALIZE is no offence",
