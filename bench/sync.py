@@ -81,7 +81,7 @@ def make_chain(blocks: int, folder: NodeFolder) -> Grown:
             shelf.make(store.snapshot())
         print(f"\rmade {tip[0] if tip else 0} of {blocks} blocks", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    grown = Grown(network.genesis, key, store)
+    grown = Grown(network.genesis, key, store, folder.snapshots)
     folder.make()
     ensure_key(folder.validator_key)
     ensure_key(folder.network_key)
@@ -185,7 +185,8 @@ def main() -> None:
             short = join(root / "snapshot", tip[0], *where, "--trusted-hash", trusted)
     found = {
         "machine": describe_machine(), "blocks": tip[0], "snapshot": snapshot,
-        "genesis_cpu": genesis.cpu, "genesis_seconds": genesis.seconds, "genesis_start": genesis.start, "genesis_blocks_per_s": genesis.rate,
+        "genesis_cpu": genesis.cpu,
+        "genesis_seconds": genesis.seconds, "genesis_start": genesis.start, "genesis_blocks_per_s": genesis.rate,
         "snapshot_seconds": short.seconds, "snapshot_start": short.start,
     }  # fmt: skip
     RESULT.parent.mkdir(exist_ok=True)
