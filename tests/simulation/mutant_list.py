@@ -59,7 +59,7 @@ MUTANTS = (
     Mutant(
         "a restart forgets the floor",
         (Edit(RESTORE, "floor = NO_PLACE if is_whole else signed", "floor = NO_PLACE"),),
-        ("none", "vote withholder"),
+        ("vote withholder", "equivocator", "silent leader", "none"),
     ),
     Mutant(
         "FINALIZE after NULLIFY",

@@ -56,11 +56,13 @@ class Spammer(Behaviour):
 
     def _confess(self, node: Node) -> list[Effect]:
         """Once, a real offence of its own, and only the node hears of it that is the least likely to lead."""
-        if not self._heard:
+        if not self._heard or node.state is None:
             return []
         self._has_confessed = True
+        here = (node.state.members.epoch, node.state.view)
         listener = [peer for peer in node.network.nodes if peer is not node][-1]
         like = self._heard[-1]
+        like = replace(like, content=replace(like.content, epoch=here[0], view=here[1]))
         pair = (VoteKind.NULLIFY, None), (VoteKind.FINALIZE, Digest(self._random.randbytes(32)))
         return [Send(str(listener.index), sign(node, like, kind, block)) for kind, block in pair]
 
