@@ -35,7 +35,6 @@ class Spammer(Behaviour):
         self._random = random.Random(seed)
         self._heard: list[Vote] = []
         self._proposal: Proposal | None = None
-        self._has_confessed = False
 
     def hear(self, node: Node, sender: int, message: Message) -> None:
         """Keep the newest of what can be twisted."""
@@ -50,21 +49,7 @@ class Spammer(Behaviour):
         if any(isinstance(effect, SetTimer) for effect in effects):
             others = [str(peer.index) for peer in node.network.nodes if peer is not node]
             acted += [Send(self._random.choice(others), message) for message in self._invent(node)]
-            if not self._has_confessed and not self._random.randrange(20):
-                acted += self._confess(node)
         return acted
-
-    def _confess(self, node: Node) -> list[Effect]:
-        """Once, a real offence of its own, and only the node hears of it that is the least likely to lead."""
-        if not self._heard or node.state is None:
-            return []
-        self._has_confessed = True
-        here = (node.state.members.epoch, node.state.view)
-        listener = [peer for peer in node.network.nodes if peer is not node][-1]
-        like = self._heard[-1]
-        like = replace(like, content=replace(like.content, epoch=here[0], view=here[1]))
-        pair = (VoteKind.NULLIFY, None), (VoteKind.FINALIZE, Digest(self._random.randbytes(32)))
-        return [Send(str(listener.index), sign(node, like, kind, block)) for kind, block in pair]
 
     def _invent(self, node: Node) -> list[Message]:
         assert node.state is not None
