@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate mutants soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain clean
+.PHONY: venv demo test check simulate mutants soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -54,7 +54,7 @@ fuzz-programs: venv
 golden: venv
 	$(BIN)/python -m bench.golden
 
-bench: bench-round bench-step bench-learning bench-digests bench-chain
+bench: bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality
 
 bench-round: venv
 	$(BIN)/python -m bench.round
@@ -70,6 +70,15 @@ bench-digests: venv
 
 bench-chain: venv
 	$(BIN)/python -m bench.chain
+
+bench-store: venv
+	$(BIN)/python -m bench.store
+
+bench-sync: venv
+	$(BIN)/python -m bench.sync
+
+bench-finality: venv
+	$(BIN)/python -m bench.finality
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

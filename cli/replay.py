@@ -25,6 +25,9 @@ def replay(
     is_verifying: Annotated[
         bool, typer.Option("--verify", help="Compare with the blocks and the store; it does nothing else.")
     ] = True,
+    is_from_snapshot: Annotated[
+        bool, typer.Option("--from-snapshot", help="Start from the newest snapshot in the folder, not from genesis.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a node's chain again through the contracts and compare every root; the node may be running.
@@ -39,7 +42,7 @@ def replay(
         if not as_json and sys.stderr.isatty():
             print(f"\r{height}/{tip}", end="", file=sys.stderr, flush=True)
 
-    report = replay_folder(NodeFolder(root), say=say)
+    report = replay_folder(NodeFolder(root), is_from_snapshot, say)
     if not as_json and sys.stderr.isatty():
         print(file=sys.stderr)
     _print(report, as_json)

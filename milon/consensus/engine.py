@@ -103,7 +103,7 @@ def step(config: Config, state: State, event: Event) -> tuple[State, tuple[Effec
 def _take(turn: Turn, event: Event) -> None:
     match event:
         case MessageReceived():
-            _note_peer(turn, event.peer)
+            _note_peer(turn, event.peer, event.message)
             _take_message(turn, event.message)
         case TransactionsReceived():
             for transaction in event.transactions:
@@ -114,9 +114,11 @@ def _take(turn: Turn, event: Event) -> None:
             pass  # settling looks at the clock
 
 
-def _note_peer(turn: Turn, peer: Peer) -> None:
-    if peer not in turn.state.peers:
-        turn.update(peers=(*turn.state.peers, peer)[-PEERS_MAX:])
+def _note_peer(turn: Turn, peer: Peer, message: Message) -> None:
+    """Remember who may be asked; where there are more than enough, votes do not push out those who said more."""
+    peers = turn.state.peers
+    if peer not in peers and (len(peers) < PEERS_MAX or not isinstance(message, Vote | Certificate)):
+        turn.update(peers=(*peers, peer)[-PEERS_MAX:])
 
 
 def _take_message(turn: Turn, message: Message) -> None:

@@ -69,6 +69,7 @@ class Keeper:
         self._interval = keeping.snapshot_blocks
         self._due: Snapshot | None = None  # to be put on the shelf
         self._kept = count_kept(keeping, parameters)
+        self._parameters = parameters
 
     def note(self, height: Height) -> None:
         """The store is at `height` now; at multiples of the interval, so that many nodes serve the same snapshot."""
@@ -87,6 +88,7 @@ class Keeper:
 
     def work(self) -> None:
         """What is due now."""
+        self._shelf.keep_validators(self._store, self._parameters)
         if self._due is not None:
             try:
                 made = self._shelf.make(self._due)

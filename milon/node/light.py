@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,21 @@ class Visit:
     address_of: Callable[[PeerId], str]  # where a peer says it can be reached; empty where nothing was heard
 
 
+@contextmanager
+def _unwrapping() -> Iterator[None]:
+    """Let a refusal that trio hands up in a group leave as itself; anything else in the group leaves as it is."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        refusals, others = group.split(Rejected)
+        inner: BaseException | None = refusals
+        while isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        if others is not None or inner is None:
+            raise
+        raise inner from None
+
+
 @asynccontextmanager
 async def visiting(bootstrap: Sequence[str], genesis_hash: Digest) -> AsyncIterator[Visit]:
     """Connect to the chain of that genesis; `Rejected(UNAVAILABLE)` where no address answers."""
@@ -64,24 +79,25 @@ async def visiting(bootstrap: Sequence[str], genesis_hash: Digest) -> AsyncItera
         jitter=random.SystemRandom().random,
         is_visitor=True,
     )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(transport.run))
-        refusals: list[str] = []
-        for address in bootstrap:
-            try:
-                await transport.connect(address, timeout_s=CONNECT_S)
-            except Rejected as error:
-                refusals.append(f"{address}: {error.detail}")
-        if not transport.peers():
-            raise Rejected(Reason.UNAVAILABLE, "no bootstrap address answers: " + "; ".join(refusals))
-        nursery.start_soon(discovery.run)
-        nursery.start_soon(_drain, transport)
-        genesis = await fetch_genesis(transport, genesis_hash)
-        with trio.move_on_after(MESH_S):
-            while len(transport.peers()) < len(discovery.known_addresses()) or len(transport.peers()) < 2:
-                await trio.sleep(0.05)
-        yield Visit(transport, key, genesis, discovery.address_of)
-        nursery.cancel_scope.cancel()
+    with _unwrapping():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(transport.run))
+            refusals: list[str] = []
+            for address in bootstrap:
+                try:
+                    await transport.connect(address, timeout_s=CONNECT_S)
+                except Rejected as error:
+                    refusals.append(f"{address}: {error.detail}")
+            if not transport.peers():
+                raise Rejected(Reason.UNAVAILABLE, "no bootstrap address answers: " + "; ".join(refusals))
+            nursery.start_soon(discovery.run)
+            nursery.start_soon(_drain, transport)
+            genesis = await fetch_genesis(transport, genesis_hash)
+            with trio.move_on_after(MESH_S):
+                while len(transport.peers()) < len(discovery.known_addresses()) or len(transport.peers()) < 2:
+                    await trio.sleep(0.05)
+            yield Visit(transport, key, genesis, discovery.address_of)
+            nursery.cancel_scope.cancel()
 
 
 async def _drain(transport: Transport) -> None:

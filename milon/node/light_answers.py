@@ -44,7 +44,7 @@ class LightAnswers:
             case AskHeader():
                 if question.height == 0:
                     return encode(prove_newest(self._genesis, self._store))
-                return encode(prove_header(self._genesis, self._store, question.height))
+                return encode(prove_header(self._genesis, self._store, question.height, self._shelf.validators))
             case AskHeaders():
                 count = question.last - question.first + 1
                 require(0 < count <= HEADERS_MAX, Reason.OUT_OF_RANGE, f"{count} headers")

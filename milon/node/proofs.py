@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from milon.base.codec import decode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.units import Epoch, Height
@@ -55,19 +57,35 @@ def prove_finality(store: StoreReader, height: Height) -> FinalityProof:
     return FinalityProof((*headers, *proof.headers), proof.finalization)
 
 
-def load_validators_of(genesis: Genesis, reader: StoreReader, epoch: Epoch) -> tuple[Validator, ...]:
+def load_validators_of(
+    genesis: Genesis,
+    reader: StoreReader,
+    epoch: Epoch,
+    kept: Callable[[Epoch], tuple[Validator, ...]] = lambda epoch: (),
+) -> tuple[Validator, ...]:
     """The validators of an epoch; `Rejected(UNAVAILABLE)` where the ledger has forgotten them or not got them yet."""
-    validators = CONTRACTS.validators_at(Ledger(reader), epoch) if epoch else validators_of(genesis)
-    if not validators:
-        raise Rejected(Reason.UNAVAILABLE, f"the validators of epoch {epoch} are not known here any more, or not yet")
-    return validators
+    if epoch == 0:
+        return validators_of(genesis)
+    try:
+        return CONTRACTS.validators_at(Ledger(reader), epoch)
+    except Rejected as error:
+        validators = kept(epoch)
+        if not validators:
+            cause = f"the validators of epoch {epoch} are not known here any more, or not yet"
+            raise Rejected(Reason.UNAVAILABLE, cause) from error
+        return validators
 
 
-def prove_header(genesis: Genesis, store: StoreReader, height: Height) -> HeaderAnswer:
-    """The header at a height, why it is final, and the validators who say so."""
+def prove_header(
+    genesis: Genesis,
+    store: StoreReader,
+    height: Height,
+    kept: Callable[[Epoch], tuple[Validator, ...]] = lambda epoch: (),
+) -> HeaderAnswer:
+    """The header at a height, why it is final, and the validators who say so; `kept` are sets the ledger forgot."""
     header = load_header(store, height)
     epoch = compute_epoch(height, genesis.parameters)
-    return HeaderAnswer(header, prove_finality(store, height), load_validators_of(genesis, store, epoch))
+    return HeaderAnswer(header, prove_finality(store, height), load_validators_of(genesis, store, epoch, kept))
 
 
 def prove_newest(genesis: Genesis, store: StoreReader) -> HeaderAnswer:

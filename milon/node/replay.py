@@ -25,7 +25,9 @@ from milon.consensus.restore import restore
 from milon.consensus.state import NO_PLACE, State
 from milon.node.application import CONTRACTS, prepare_store
 from milon.node.folder import NodeFolder
+from milon.node.shelf import Shelf
 from milon.node.testnet_files import load_genesis
+from milon.state.chunks import CHUNK_MAX_BYTES, StateChunk, assemble
 from milon.state.differences import StateDiffers, compare_ledgers
 from milon.state.lmdb_store import LmdbVisit
 from milon.state.memory_store import MemoryStore
@@ -226,11 +228,37 @@ def replay_chain(
     return ReplayReport(first, replay.height, replay.certificates, mismatch)
 
 
-def replay_folder(folder: NodeFolder, say: Callable[[int, int], None] = lambda height, tip: None) -> ReplayReport:
+def load_start(folder: NodeFolder, visit: LmdbVisit) -> MemoryStore:
+    """The state of the folder's newest snapshot, checked against its own root and the stored block.
+
+    `Rejected`: UNAVAILABLE where there is no snapshot, BAD_PROOF or DIFFERS where it is not of this chain.
+    """
+    shelf = Shelf(folder.snapshots)
+    heights = shelf.heights()
+    require(bool(heights), Reason.UNAVAILABLE, f"{folder.snapshots} holds no snapshot; replay from genesis")
+    head = shelf.head(heights[-1])
+    header = head.block.header
+    name, raw = compute_header_hash(header), encode(head.block)
+    is_ours = visit.block_by_height(header.height) in (None, raw)
+    require(is_ours, Reason.DIFFERS, f"the snapshot of height {header.height} is not of the stored block")
+    chunks = (
+        decode(StateChunk, shelf.chunk(header.height, index), CHUNK_MAX_BYTES) for index in range(1 << head.depth)
+    )
+    ledger, nodes = assemble(header.state_root, chunks)
+    start = MemoryStore()
+    tip = (header.height, name)
+    start.commit(Commit(((*tip, raw),), (), (), dict(ledger), nodes, tip, header.state_root))
+    return start
+
+
+def replay_folder(
+    folder: NodeFolder, is_from_snapshot: bool = False, say: Callable[[int, int], None] = lambda height, tip: None
+) -> ReplayReport:
     """Replay the chain of a node's folder, whether or not the node runs."""
     genesis = load_genesis(folder.genesis)
     visit = LmdbVisit(folder.chain)
     try:
-        return replay_chain(genesis, visit, say=say)
+        start = load_start(folder, visit) if is_from_snapshot else None
+        return replay_chain(genesis, visit, start, say)
     finally:
         visit.close()

@@ -2,6 +2,8 @@
 
     snapshots/HEIGHT/head        the block and the proof that it is final
     snapshots/HEIGHT/INDEX       one chunk, encoded as it is sent
+    snapshots/validators/EPOCH   a validator set: the ledger forgets it once no evidence of its epoch may come, and
+                                 light clients that come from further back still ask for it
 
 A folder appears whole under its name or not at all. Nothing here is part of the state: a snapshot is read from a
 committed one, and a damaged file is noticed by whoever receives it.
@@ -16,14 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from milon.base.codec import decode, encode, wire
-from milon.base.errors import Reason, require
-from milon.base.units import Count, Height
+from milon.base.errors import Reason, Rejected, require
+from milon.base.units import Count, Epoch, Height
 from milon.chain.block import Block
+from milon.chain.certificate import Validator
 from milon.chain.finality import FinalityProof
+from milon.chain.params import Parameters, compute_epoch
+from milon.node.application import CONTRACTS
 from milon.node.folder import PRIVATE, read_file, refusing_os_errors, write_file
 from milon.node.proofs import prove_finality
 from milon.node.questions import SnapshotOffer
 from milon.state.chunks import CHUNK_MAX_BYTES, choose_depth, make_chunk, split
+from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
 
 KEPT = 2  # snapshots: one is being fetched by somebody while the next is made
@@ -41,12 +47,50 @@ class SnapshotHead:
     depth: Count  # of the chunks
 
 
+def _find_validators(reader: StoreReader, epoch: Epoch) -> tuple[Validator, ...]:
+    """The validators of an epoch as the ledger has them; empty where it has forgotten them."""
+    try:
+        return CONTRACTS.validators_at(Ledger(reader), epoch)
+    except Rejected:
+        return ()
+
+
+@wire("epoch-validators/1")
+@dataclass(frozen=True, slots=True)
+class EpochValidators:
+    """The validators of an epoch."""
+
+    epoch: Epoch  # which
+    validators: tuple[Validator, ...]  # in order of account
+
+
 class Shelf:
     """The snapshots in a folder. Calls block on the disk: keep them off the event loop."""
 
     def __init__(self, folder: Path) -> None:
         """In `folder`, which need not exist."""
         self._folder = folder
+        self._kept_epoch = Epoch(0)  # the highest whose validators are here, as far as this run knows
+
+    def keep_validators(self, reader: StoreReader, parameters: Parameters) -> None:
+        """Keep the validators of every epoch up to the next block's that the ledger knows and this folder does not."""
+        tip = reader.tip()
+        newest = Epoch(0) if tip is None else compute_epoch(Height(tip[0] + 1), parameters)
+        for number in range(self._kept_epoch + 1, newest + 1):
+            epoch = Epoch(number)
+            path = self._validators_path(epoch)
+            validators = () if path.exists() else _find_validators(reader, epoch)
+            if validators:
+                write_file(path, encode(EpochValidators(epoch, validators)), PRIVATE)
+        self._kept_epoch = max(self._kept_epoch, newest)
+
+    def validators(self, epoch: Epoch) -> tuple[Validator, ...]:
+        """The validators of an epoch; empty where they are not here."""
+        path = self._validators_path(epoch)
+        return decode(EpochValidators, read_file(path, HEAD_MAX_BYTES)).validators if path.exists() else ()
+
+    def _validators_path(self, epoch: Epoch) -> Path:
+        return self._folder / "validators" / str(int(epoch))
 
     def heights(self) -> tuple[Height, ...]:
         """Of the whole snapshots, ascending."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from milon.base.codec import encode
+from milon.base.ids import Digest
 from milon.base.signing import SecretKey, secret_key_from
 from milon.base.units import Amount, Count, Height, Nonce, TimeMs
 from milon.chain.genesis import Genesis
@@ -45,6 +49,7 @@ class Grown:
     genesis: Genesis
     key: SecretKey  # of its one validator
     store: MemoryStore  # of a node that has all of it
+    sets: Path  # a shelf that kept every epoch's validators while the chain grew
 
 
 @cache
@@ -54,7 +59,9 @@ def grow(time_ms: int = 3_000, transfers: int = 12, epoch_blocks: int = 0) -> Gr
     With epochs of some blocks the validator bonds a coin with every second transaction, so that its power, and with it
     the validator set, differs from epoch to epoch.
     """
-    parameters = replace(PARAMETERS, epoch_blocks=Count(epoch_blocks)) if epoch_blocks else PARAMETERS
+    parameters = PARAMETERS
+    if epoch_blocks:
+        parameters = replace(PARAMETERS, epoch_blocks=Count(epoch_blocks), evidence_age_blocks=Count(2 * epoch_blocks))
     network = Network(
         7, (1_000_000,), [Behaviour()], Faults(), application=CONTRACTS, cryptography=ED25519,
         make_table=compute_genesis_ledger, parameters=parameters,
@@ -65,8 +72,13 @@ def grow(time_ms: int = 3_000, transfers: int = 12, epoch_blocks: int = 0) -> Gr
         action = Bond(Amount(1)) if epoch_blocks and nonce % 2 else Transfer(receiver, Amount(1 + nonce))
         body = TransactionBody("simulated", account_of(key), Nonce(nonce), Amount(1), action)
         network.submit(START_MS + 150 + nonce * 120, 0, sign_transaction(key, body))
-    network.run_until(time_ms)
-    return Grown(network.genesis, key, network.nodes[0].store)
+    sets = Path(tempfile.mkdtemp(prefix="milon-sets-"))
+    atexit.register(shutil.rmtree, sets, ignore_errors=True)
+    shelf, store = Shelf(sets), network.nodes[0].store
+    for now_ms in range(200, time_ms + 1, 200):
+        network.run_until(now_ms)
+        shelf.keep_validators(store, parameters)
+    return Grown(network.genesis, key, store, sets)
 
 
 def copy_chain(grown: Grown, store: Store) -> None:
@@ -75,12 +87,14 @@ def copy_chain(grown: Grown, store: Store) -> None:
     assert tip is not None
     prepare_store(store, grown.genesis)
     heights = [Height(height) for height in range(1, tip[0] + 1)]
-    blocks, certificates, receipts = [], [], []
+    blocks: list[tuple[Height, Digest, bytes]] = []
+    certificates: list[tuple[Height, bytes]] = []
+    receipts: list[tuple[Height, bytes]] = []
+    names = {at: name for name, at in grown.store._tables.heights.items()}
     for height in heights:
         raw = grown.store.block_by_height(height)
         assert raw is not None
-        name = next(name for name, at in grown.store._tables.heights.items() if at == height)
-        blocks.append((height, name, raw))
+        blocks.append((height, names[height], raw))
         for found, into in (
             (grown.store.certificate_at(height), certificates),
             (grown.store.receipts_at(height), receipts),
@@ -137,6 +151,8 @@ async def serve_chain(
     """A peer that answers from a copy of the chain, with a snapshot of its tip; `tamper` changes what it sends."""
     store = MemoryStore()
     copy_chain(grown, store)
+    if (grown.sets / "validators").exists():
+        shutil.copytree(grown.sets, folder / name)
     shelf = Shelf(folder / name)
     if has_snapshot:
         shelf.make(store.snapshot())

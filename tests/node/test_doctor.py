@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from milon.base.units import Epoch, Height, View
+from milon.chain.genesis import compute_genesis_hash
 from milon.node.clocks import Reading, judge_clock, read_clocks
 from milon.node.config import Config, save_config
 from milon.node.doctor import check_disk, check_files, check_ports, examine
-from milon.node.doctor_network import judge_height, judge_signers
+from milon.node.doctor_network import examine_network, judge_height, judge_signers
 from milon.node.findings import Finding
 from milon.node.folder import NodeFolder, locked
+from milon.node.keys import compute_peer_id_of
 from milon.node.moving import export_validator
 from milon.node.proofs import prove_newest
 from tests.node.chains import grow, make_folder, serve_chain
@@ -141,3 +143,18 @@ def test_a_vote_that_this_folder_did_not_sign_is_noticed() -> None:
     assert judge_signers(newest, account, below, runs=True).level == "fail"
     assert "do not start" in judge_signers(newest, account, below, runs=False).next_step
     assert judge_signers(newest, grown.genesis.accounts[0].account[:-1] + b"x", below, runs=True).level == "ok"  # type: ignore[arg-type]
+
+
+async def test_a_network_out_of_reach_is_one_failure(tmp_path: Path) -> None:
+    folder = sound_folder(tmp_path / "node")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as nobody:
+        port = nobody.getsockname()[1]
+    address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{compute_peer_id_of(grow().key)}"
+    name = compute_genesis_hash(grow().genesis).hex()
+    assert [entry.level for entry in await examine_network(folder)] == ["warn"]
+    save_config(folder, Config(genesis_hash=name, disk_free_bytes_min=0))
+    assert [entry.level for entry in await examine_network(folder)] == ["warn"]
+    save_config(folder, Config(genesis_hash=name, bootstrap=(address,), disk_free_bytes_min=0))
+    found = by_check(await examine_network(folder))
+    assert [entry.level for entry in found.values()] == ["fail"]
+    assert "no bootstrap address answers" in found["peers"].cause

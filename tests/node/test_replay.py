@@ -10,7 +10,8 @@ import pytest
 from milon.base.errors import Reason, Rejected
 from milon.base.units import Height
 from milon.node.folder import NodeFolder
-from milon.node.replay import ReplayReport, replay_chain
+from milon.node.replay import ReplayReport, replay_chain, replay_folder
+from milon.node.shelf import Shelf
 from milon.state.lmdb_store import LmdbVisit
 from tests.node.chains import Grown, grow, make_folder
 
@@ -113,6 +114,29 @@ def test_other_rules_show_both_roots_and_the_family(tmp_path: Path, monkeypatch:
     assert mismatch is not None and mismatch.what == "state-root"
     assert len(mismatch.expected) == len(mismatch.found) == 64 and mismatch.expected != mismatch.found
     assert "supply" in mismatch.cause
+
+
+def test_from_a_snapshot_only_what_came_after_it_is_run(tmp_path: Path) -> None:
+    older, grown = grow(2_000, 12, 4), grow(3_000, 12, 4)
+    folder = make_folder(grown, tmp_path)
+    with pytest.raises(Rejected) as caught:
+        replay_folder(folder, is_from_snapshot=True)
+    assert caught.value.reason is Reason.UNAVAILABLE
+    height = Shelf(folder.snapshots).make(older.store.snapshot())
+    assert height is not None
+    damage(folder, b"blocks", Height(2).to_bytes(8, "big"), None)
+    report = replay_folder(folder, is_from_snapshot=True)
+    assert (report.first, report.mismatch) == (height + 1, None)
+    place = folder.snapshots / str(int(height)) / "00000000"
+    place.write_bytes(flipped(place.read_bytes()))
+    with pytest.raises(Rejected):
+        replay_folder(folder, is_from_snapshot=True)
+
+
+def test_a_chain_with_epochs_comes_out_again(tmp_path: Path) -> None:
+    grown = grow(3_000, 12, 4)
+    report = replayed(grown, make_folder(grown, tmp_path))
+    assert report.mismatch is None and report.last > 12
 
 
 def test_a_missing_block_is_said(tmp_path: Path) -> None:

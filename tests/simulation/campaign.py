@@ -72,7 +72,8 @@ def _run_all(first: int, seeds: int, kind: str | None, processes: int) -> Iterat
         for lot in lots:
             yield from _run_lot(lot, kind)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    pool = ProcessPoolExecutor(processes)
+    try:
         waiting: set[Future[list[Outcome]]] = set()
         for lot in lots:
             waiting.add(pool.submit(_run_lot, lot, kind))
@@ -82,6 +83,8 @@ def _run_all(first: int, seeds: int, kind: str | None, processes: int) -> Iterat
                     yield from future.result()
         for future in waiting:
             yield from future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever has heard enough waits for no more than what is under way
 
 
 def _report(tally: Tally, processes: int) -> None:
@@ -109,6 +112,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first one (default: 0)")
     parser.add_argument("--kind", choices=KINDS, default=None, help="of adversary; by default they take turns")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="by default one a core")
+    parser.add_argument("--minutes", type=float, default=None, help="end then, however many seeds were run")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
     parser.add_argument("--trace", type=Path, default=None, help="replay the trace of a failed seed instead")
     return parser.parse_args()
@@ -126,6 +130,8 @@ def main() -> int:
             _tell_failure(outcome)
             if not options.keep_going:
                 break
+        if options.minutes is not None and time.monotonic() - tally.began > 60 * options.minutes:
+            break
         if sys.stderr.isatty() or time.monotonic() - shown > 30:
             shown = time.monotonic()
             end = "\r" if sys.stderr.isatty() else "\n"

@@ -21,7 +21,7 @@ class Faults:
     crash_per_mille: int = 0  # of steps with effects end in a crash
     full_per_mille: int = 0  # of writes find the disk full: the node stops and comes back later
     old_log_percent: int = 0  # of one node's crashes leave an older copy of the vote log
-    old_log_node: int = 0  # which; of so many that they stop the chain, nobody promises that it goes on
+    old_log_node: int = 0  # which, and it crashes five times as often; more such nodes could stop the chain for good
     blackouts: tuple[int, ...] = ()  # moments at which every honest node crashes
     partitions: tuple[tuple[int, int, frozenset[int]], ...] = ()  # from, to, and who is cut off from the others
     heal_ms: int = 0  # simulated time after which nothing goes wrong any more

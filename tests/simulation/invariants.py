@@ -13,7 +13,7 @@ from milon.base.merkle import compute_root
 from milon.chain.block import Header, compute_beacon, compute_header_hash, compute_receipts_root, compute_vrf_input
 from milon.chain.certificate import Certificate, Vote, VoteKind
 from milon.chain.finality import decode_finality
-from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, FinalizedBlock, Persist, Send
+from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, FinalizedBlock, Persist, ProposalRefused, Send
 from milon.consensus.messages import LoggedCertificate, Message, Proposal
 from milon.consensus.tally import VIEW_WINDOW
 from milon.contracts.accounts import load_account, load_supply
@@ -72,6 +72,8 @@ class Auditor:
                 if effect.offender in self.honest:
                     raise Violation(f"honest {effect.offender.hex()[:8]} accused: {effect.evidence}")
                 self.accused.setdefault(effect.offender, set()).add(node.index)
+            case ProposalRefused():
+                _check_refusal(node, effect)
             case Blame():
                 self.blamed[effect.peer] = self.blamed.get(effect.peer, 0) + 1
                 if node.network.nodes[int(effect.peer)].behaviour.is_honest:
@@ -274,6 +276,28 @@ def _find_weakness(node: Node, certificates: tuple[Certificate, ...]) -> str:
         except Rejected:
             return f"a signature in the certificate of view {certificate.content.view} does not hold"
     return ""
+
+
+def _check_refusal(node: Node, effect: ProposalRefused) -> None:
+    """A proposal that was refused for its justification is an offence of whoever signed it, and is noticed as one."""
+    state = node.state
+    proposal = None if state is None else state.proposals.get(effect.view)
+    if (
+        state is None
+        or proposal is None
+        or any(words in effect.detail for words in ("invalid before", "below the final"))
+    ):
+        return
+    header, content = proposal.block.header, proposal.vote.content
+    held = (*proposal.justification, *(() if content.block is None else state.parts.get(content.block, ())))
+    entries = [encode(certificate) for certificate in held]
+    entries = entries if header.parent_view else [b"", *entries]
+    if len(entries) != header.view - header.parent_view or compute_root(entries) != header.justification_hash:
+        return
+    numbers = (int(content.epoch), int(content.view), 4)
+    name = digest("evidence", proposal.vote.signer, *(number.to_bytes(8, "big") for number in numbers))
+    if (_find_gap(header, held) or _find_weakness(node, held)) and name not in state.accused:
+        raise Violation(f"node {node.index} does not notice a bad justification in view {numbers[:2]}")
 
 
 def find_unpunished(network: Network) -> list[AccountId]:

@@ -47,11 +47,6 @@ MUTANTS = (
         ("none", "silent leader"),
     ),
     Mutant(
-        "certificates are not written down",
-        (Edit(TALLY, "    turn.persist(LoggedCertificate(certificate))\n", ""),),
-        ("none", "vote withholder"),
-    ),
-    Mutant(
         "own votes are not read back from the log",
         (Edit(REPLAY, "            own={**state.own, view: own},\n", ""),),
         ("none", "vote withholder"),
@@ -59,7 +54,7 @@ MUTANTS = (
     Mutant(
         "a restart forgets the floor",
         (Edit(RESTORE, "floor = NO_PLACE if is_whole else signed", "floor = NO_PLACE"),),
-        ("none", "vote withholder"),
+        ("vote withholder", "equivocator", "silent leader", "none"),
     ),
     Mutant(
         "FINALIZE after NULLIFY",
@@ -247,7 +242,7 @@ MUTANTS = (
     Mutant(
         "evidence is not told to anybody",
         (Edit(ACCUSATION, "        turn.send(evidence)\n", ""),),
-        ("double key", "equivocator", "twins"),
+        ("whisperer",),
     ),
     Mutant(
         "NULLIFY with FINALIZE is no offence",
@@ -330,11 +325,6 @@ MUTANTS = (
             ),
         ),
         LIARS,
-    ),
-    Mutant(
-        "votes of a later epoch are not read back from the log",
-        (Edit(REPLAY, "            later.append(record)\n", "            pass\n"),),
-        ("none", "vote withholder"),
     ),
     Mutant(
         "what an offender loses is not counted as burned",

@@ -137,7 +137,7 @@ class Node:
         self.timer_ms = None
         self.network.auditor.forget(self)
         if self.index == faults.old_log_node and chance.randrange(100) < faults.old_log_percent:
-            self.disk.lose_newest(chance.randrange(1, 12))
+            self.disk.lose_newest(chance.randrange(1, 6))
         wait = chance.randrange(DOWN_MS_MIN, DOWN_MS_MAX) if down_ms is None else down_ms
         self.network.schedule(self.network.now_ms + wait, self.network.bring_up, self)
 
@@ -221,7 +221,8 @@ class Network:
         is_writing = isinstance(effects[0], Persist)
         if is_writing and self.random.randrange(1_000) < self.faults.full_per_mille:
             return 0
-        if self.random.randrange(1_000) >= self.faults.crash_per_mille:
+        is_frail = self.faults.old_log_percent and node.index == self.faults.old_log_node
+        if self.random.randrange(200 if is_frail else 1_000) >= self.faults.crash_per_mille:
             return -1
         return self.random.randrange(len(effects))
 

@@ -34,6 +34,7 @@ from tests.simulation.adversaries.silent_leader import SilentLeader
 from tests.simulation.adversaries.spammer import Spammer
 from tests.simulation.adversaries.twin import Twin
 from tests.simulation.adversaries.vote_withholder import VoteWithholder
+from tests.simulation.adversaries.whisperer import Whisperer
 from tests.simulation.cheap import account_of
 from tests.simulation.faults import draw_faults
 from tests.simulation.network import PARAMETERS, START_MS, Behaviour, Network
@@ -52,6 +53,7 @@ _MAKE: dict[str, Callable[[int], Behaviour]] = {
     "forger": Forger,
     "spammer": Spammer,
     "vote withholder": VoteWithholder,
+    "whisperer": Whisperer,
 }
 KINDS = ("none", "twins", "double key", *_MAKE)
 
