@@ -8,7 +8,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from threading import Event
+from time import monotonic
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS_MAX = 300.0  # ten times what compiling takes on two busy cores; then the lock's holder must be stuck
@@ -27,6 +28,11 @@ def lock_path() -> Path:
     return Path(tempfile.gettempdir()) / f"milon-kernels-{os.getuid() if hasattr(os, 'getuid') else 0}.lock"
 
 
+def pause(seconds: float) -> None:
+    """Wait, in a thread that has nothing else to do: locks of files cannot be waited for with a deadline."""
+    Event().wait(seconds)
+
+
 def _wait_for(descriptor: int) -> None:
     """Until the lock is this process's; where there are no locks, or its holder is stuck, go on without."""
     try:
@@ -38,7 +44,7 @@ def _wait_for(descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)
         else:
             return
     _LOG.warning("another process has been compiling for %d s; not waiting any longer", _WAIT_SECONDS_MAX)

@@ -37,7 +37,7 @@ def test_the_second_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.Monk
             assert first.stdout.readline() == "leaving\n"
             first.wait(60)
 
-        monkeypatch.setattr("milon.gpu.compiling.sleep", let_go)
+        monkeypatch.setattr("milon.gpu.compiling.pause", let_go)
         with compiling.turn("loops"):
             assert first.returncode == 0
     assert compiling.lock_path() == tmp_path / "milon-kernels.lock"
