@@ -11,6 +11,8 @@ over slices from 0, which spares the check for negative places and so lets the c
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -25,6 +27,16 @@ ROUND32 = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds |y| <= 2^22 to 
 ROUND64 = 6755399441055744.0  # 1.5 * 2^52
 _ROUND64_BITS = np.int64(0x4338000000000000)
 SLICE = 512  # groups side by side whose totals stay in a core's nearest cache
+
+
+def name_cache(folder: Path) -> str:
+    """A name for the machine code of all loops in `folder`: numba notices a change of a loop's own file only."""
+    sources = sorted(folder.glob("kernels_*.py"))
+    return "kernels-" + sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
+
+_HERE = Path(__file__).parent
+numba.config.CACHE_DIR = str(Path(numba.config.CACHE_DIR or _HERE / "__pycache__") / name_cache(_HERE))
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from milon.gpu import compiling
+from milon.gpu import compiling, kernels_cpu
 
 HOLD = """
 import sys
@@ -59,3 +59,12 @@ def test_without_a_lock_work_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: py
     with caplog.at_level(logging.WARNING), compiling.turn("loops"):
         entered = True
     assert entered and "no lock" in caplog.text
+
+
+def test_a_change_in_any_file_of_loops_makes_another_cache(tmp_path: Path) -> None:
+    names = []
+    for text in ("a = 1", "a = 2", "a = 1"):
+        (tmp_path / "kernels_one.py").write_text("from kernels_two import a")
+        (tmp_path / "kernels_two.py").write_text(text)
+        names.append(kernels_cpu.name_cache(tmp_path))
+    assert names[0] == names[2] != names[1]
