@@ -27,6 +27,7 @@ def ending_in_order() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several workers share the tests, one of them runs all that start networks, in order."""
     for item in items:

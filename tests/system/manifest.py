@@ -174,6 +174,8 @@ def list_faults(run: Run, manifest: Manifest) -> list[str]:
         return all(view.get("is_tombstoned") and view["power"] == 0 for view in out)
 
     wait_for("offenders out of the set", are_out)
+    since = run.height()  # from here on the expected lead
+    wait_for("each leads a few times", lambda: run.height() > since + 3 * len(manifest.stays))
     tip = live.wait_same_tip()
     for height in range(1, tip + 1):
         headers = [(live.block(node, height) or {}).get("header") for node in manifest.stays]
@@ -183,7 +185,7 @@ def list_faults(run: Run, manifest: Manifest) -> list[str]:
     members = {account for account, view in views.items() if view["power"] > 0}
     if members != expected:
         faults.append(f"members {sorted(members)}, expected {sorted(expected)}")
-    last: list[Any] = [live.block(0, height) for height in range(tip - 3 * len(expected), tip + 1)]
+    last: list[Any] = [live.block(0, height) for height in range(since + 1, tip + 1)]
     leaders = {block["header"]["proposer"] for block in last}
     if leaders != expected:
         faults.append(f"leaders {sorted(leaders)}, expected {sorted(expected)}")
