@@ -25,7 +25,7 @@ demo: venv
 
 # Two workers: the tests of real processes go to one of them, in order; all others are shared out.
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 check: venv
 	$(BIN)/ruff check .
