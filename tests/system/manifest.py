@@ -24,7 +24,7 @@ from milon_cli.processes import find_process, start_node, stop_nodes
 from tests.system.live import Json, Live, live_network, wait_for
 
 NEXT_VERSION = "9.9.9"  # of the software that an upgraded node runs
-TIMES = ("--block-time-ms", "500", "--delta-ms", "500")
+TIMES = ("--block-time-ms", "300", "--delta-ms", "300")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def test_the_same_run_without_a_robust_rule_and_without_audit_collapses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three times the update, turned around and taken by a plain mean, undoes what four honest trainers learn."""
-    report, text = run_demo(tmp_path, "--aggregator", "mean", "--audit", "0", "--expect", "collapse")
+    report, text = run_demo(tmp_path, "--rounds", "3", "--aggregator", "mean", "--audit", "0", "--expect", "collapse")
     accuracy = report["rounds"][-1]["accuracy"]
     assert accuracy < ACCURACY_MIN and report["slashed"] == []
     assert all(poisoner_of(tmp_path) in entry["accepted"] for entry in report["rounds"])
