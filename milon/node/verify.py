@@ -8,7 +8,7 @@ aggregate and its evaluation computed again. Nothing is believed because a peer 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -202,14 +202,12 @@ class Verifier:
     ) -> None:
         self._say(f"job {short(closed.job)} round {closed.round}: fetching the job")
         spec = await _fetch_spec(self._transport, closed)
-        left = segments_max
-        for index, claim in enumerate(accepted):
+        shares = share_out([int(claim.count) for claim in accepted], segments_max)
+        for claim, count in zip(accepted, shares, strict=True):
             self._trainers[claim.claim] = claim.trainer
-            count = min(int(claim.count), -(-left // (len(accepted) - index)))
-            left -= count
             await self._replay_claim(closed, spec, claim, count)
-        if left < segments_max:
-            proved.append(f"round {closed.round}: {segments_max - left} segments replay to the same bits")
+        if any(shares):
+            proved.append(f"round {closed.round}: {sum(shares)} segments replay to the same bits")
         if not closed.outcome.void:
             await self._recompute(closed, spec, accepted)
             proved.append(f"round {closed.round}: the aggregate and its evaluation are the ones agreed, bit for bit")
@@ -269,6 +267,18 @@ class Verifier:
             raise RuntimeError("the worker answered something else")
         if with_withheld(result.outcome, withheld) != closed.outcome:
             raise Lie(b"", None, f"round {closed.round}: the aggregate or its evaluation comes to other bits")
+
+
+def share_out(counts: Sequence[int], most: int) -> list[int]:
+    """How many segments of each claim to replay: `most` in all, one of each in turn; all where there are not more."""
+    shares = [0] * len(counts)
+    left = min(most, sum(counts))
+    while left:
+        for place, count in enumerate(counts):
+            if left and shares[place] < count:
+                shares[place] += 1
+                left -= 1
+    return shares
 
 
 def _ignore(progress: Progress) -> None:

@@ -338,7 +338,7 @@ async def test_a_flood_beyond_the_window_ends_the_connection(network: Network, v
         with trio.move_on_after(DEADLINE_S), pytest.raises(MuxedStreamError):
             while True:
                 await muxed_stream.write(bytes(60_000))
-        assert hostile.is_cut_off()
+        await wait_until(hostile.is_cut_off)
         assert hostile.rejects() == 1
     await assert_alive(network, victim)
 
