@@ -269,21 +269,6 @@ def scales_of(first, last, found, bits, forth, back):  # type: ignore[no-untyped
 
 
 @compiled
-def integers_by_scale(first, last, values, terms, forth, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Rows first to last as integers (binary64) on scales that are known."""
-    for row in range(first, last):
-        _integers(values[row * terms : (row + 1) * terms], forth[row], result[row * terms : (row + 1) * terms])
-
-
-@compiled
-def digits_by_scale(first, last, values, terms, forth, high, low):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """The same as two digits."""
-    for row in range(first, last):
-        begin, end = row * terms, (row + 1) * terms
-        _digits(values[begin:end], forth[row], high[begin:end], low[begin:end])
-
-
-@compiled
 def sum_rows(first, last, values, patterns, terms, bits, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """Rule N3 where the terms of a group lie one after the other (at most 2^22 of them)."""
     for row in range(first, last):
@@ -329,14 +314,3 @@ def greatest_magnitudes(first, last, patterns, found):  # type: ignore[no-untype
     count, size = found.size, patterns.size
     for part in range(first, last):
         found[part] = find_magnitude(patterns[part * size // count : (part + 1) * size // count])
-
-
-@compiled
-def fingerprint(first, last, patterns, position):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Sum of b_p * (2p + 1) modulo 2^64 over elements that are numbers position, position + 1, ... of all."""
-    total = np.int64(0)
-    given = patterns[first:last]
-    for k in range(given.size):
-        b = _NAN if (given[k] & _MAGNITUDE) > INFINITY else given[k]
-        total += np.int64(b) * (2 * (position + first + k) + 1)
-    return total
