@@ -49,6 +49,11 @@ ERF_LARGE = (
 )  # fmt: skip
 ERF_STRETCH = 1.0 / 0.15
 _ERF_ONE = 4.0  # beyond, erf rounds to 1 in binary32
+# sigmoid x = 1/2 + x/4 - x^3/48 + ...: below 2^-15 the cube is lost in binary64, and where 1/2 + x/4 is midway between
+# two binary32 numbers the result must still be the one nearer to 1/2. So the slope there is a little under 1/4, by as
+# much as no other input notices: whatever is not midway is 2^-41 away from it.
+SIGMOID_NEAR = 2.0**-15
+SIGMOID_SLOPE = 0.25 - 2.0**-29
 
 
 def _horner(coefficients: tuple[float, ...], at: Tensor) -> Tensor:
@@ -138,7 +143,8 @@ def _tanh(x: Tensor) -> Tensor:
 
 def _sigmoid(x: Tensor) -> Tensor:
     small = _exp64(x.abs().neg_().clamp_min(EXP_LEAST))
-    return torch.where(x < 0.0, small, 1.0) / (small + 1.0)
+    result = torch.where(x < 0.0, small, 1.0) / (small + 1.0)
+    return torch.where(x.abs() < SIGMOID_NEAR, x * SIGMOID_SLOPE + 0.5, result)
 
 
 def _erf(x: Tensor) -> Tensor:

@@ -54,3 +54,12 @@ def test_a_hard_case_is_decided_with_sixty_digits() -> None:
     row = Row("exp", "reference")
     look(row, make_reference("exp"), make_judge("exp"), 0x33800000, 0x33800001, 1)
     assert (row.inputs, row.hard, row.misses) == (1, 1, [])
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize("sign", [0, 0x80000000])
+def test_sigmoid_takes_the_right_side_of_midpoints(way: str, sign: int) -> None:
+    """Near 0 every x/4 + 1/2 of these is, or lies next to, the midpoint of two results; x^3/48 is lost in binary64."""
+    row = Row("sigmoid", way)
+    look(row, WAYS[way]("sigmoid"), make_judge("sigmoid"), sign + 0x33800000, sign + 0x38800000, 1 << 16)
+    assert (row.misses, row.reference_misses) == ([], 0) and row.hard > 100
