@@ -8,8 +8,8 @@ from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.base.units import Count, TimeMs, View
-from milon.chain.block import compute_header_hash
-from milon.chain.certificate import VoteKind
+from milon.chain.block import Header, compute_header_hash
+from milon.chain.certificate import Certificate, VoteKind
 from milon.chain.evidence import Evidence
 from milon.chain.transaction import Transaction
 from milon.consensus.accusation import accuse_unjustified
@@ -198,6 +198,15 @@ def _learn_certificates(turn: Turn, proposal: Proposal, name: Digest) -> None:
             turn.emit(Blame(turn.peer, error.reason, error.detail))
 
 
+def _holds(state: State, header: Header, index: int, certificate: Certificate) -> bool:
+    """Whether certificate `index` says what it must there and its signatures are known to be good."""
+    try:
+        verify_entry(header, index, certificate)
+    except Rejected:
+        return False
+    return certificate_digest(certificate) in state.verified
+
+
 def answer_justification(turn: Turn, request: JustificationRequest) -> None:
     """Give out the certificates of a proposal that is here from an index on, as many as fit into a message.
 
@@ -206,8 +215,11 @@ def answer_justification(turn: Turn, request: JustificationRequest) -> None:
     proposal = turn.state.proposals.get(request.view)
     if proposal is None or proposal.vote.content.block != request.block:
         return
-    held = (*proposal.justification, *turn.state.parts.get(request.block, ()))[request.first :]
-    certificates = tuple(takewhile(lambda entry: certificate_digest(entry) in turn.state.verified, held))
+    held = (*proposal.justification, *turn.state.parts.get(request.block, ()))
+    header = proposal.block.header
+    certificates = tuple(
+        entry for _, entry in takewhile(lambda place: _holds(turn.state, header, *place), enumerate(held))
+    )[request.first :]
     if certificates:
         lot = split_certificates(certificates)[0]
         turn.send(JustificationPart(request.view, request.block, request.first, lot), turn.peer)

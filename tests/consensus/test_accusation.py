@@ -8,7 +8,7 @@ import pytest
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason
 from milon.base.ids import AccountId, Digest, Signature
-from milon.base.units import Amount, Epoch, Height, View
+from milon.base.units import Amount, Count, Epoch, Height, View
 from milon.chain.block import Block
 from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
 from milon.chain.evidence import (
@@ -27,8 +27,8 @@ from milon.consensus import accusation
 from milon.consensus.effects import Accuse, Blame, Effect, ProposalRefused, Send
 from milon.consensus.engine import step
 from milon.consensus.events import MessageReceived
-from milon.consensus.justification import compute_justification_hash
-from milon.consensus.messages import Message, Proposal
+from milon.consensus.justification import certificate_digest, compute_justification_hash
+from milon.consensus.messages import JustificationPart, JustificationRequest, Message, Proposal
 from milon.consensus.state import State
 from milon.contracts.apply import compute_genesis_ledger
 from milon.contracts.validators import load_validator
@@ -200,6 +200,24 @@ def test_whoever_notarizes_a_block_without_justification_is_accused(moment: Mome
         assert len(state.evidence) == 2
         for piece in state.evidence.values():
             assert _run(moment, piece)[0].evidence, "and everybody else can see it"
+
+
+def test_certificates_that_do_not_fit_are_not_handed_out(moment: Moment) -> None:
+    """A leader may commit to a good certificate of something else; whoever handed it on would be blamed for it."""
+    parent = moment.proposal.justification[0]
+    content = VoteContent(VoteKind.NULLIFY, Epoch(0), View(moment.state.view + 1), None)
+    votes = [_vote(moment, index, VoteKind.NULLIFY, None, content.view) for index in range(3)]
+    votes.sort(key=lambda vote: vote.signer)
+    other = Certificate(content, tuple(vote.signer for vote in votes), tuple(vote.signature for vote in votes))
+    commitment = compute_justification_hash(moment.proposal.block.header.parent_view, (other,))
+    forged = replace(moment.with_header(justification_hash=commitment), justification=(other,))
+    for proposal, handed in ((moment.proposal, [(parent,)]), (forged, [])):
+        name = proposal.vote.content.block
+        assert name is not None
+        _, effects = _run(moment, proposal, JustificationRequest(moment.state.view, name, Count(0)))
+        messages = [effect.message for effect in effects if isinstance(effect, Send)]
+        assert [part.certificates for part in messages if isinstance(part, JustificationPart)] == handed
+    assert certificate_digest(other) in _run(moment, forged)[0].verified, "its signatures are good"
 
 
 def test_a_certificate_with_a_bad_signature_is_its_sender_s_fault(moment: Moment) -> None:
