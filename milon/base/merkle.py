@@ -55,8 +55,8 @@ def compute_proof(entries: Sequence[bytes], index: int) -> tuple[Digest, ...]:
     return tuple(path([compute_leaf(entry) for entry in entries], index))
 
 
-def verify_proof(root: Digest, entry: bytes, index: int, count: int, proof: Sequence[Digest]) -> None:
-    """Raise `Rejected(BAD_PROOF)` unless `proof` shows `entry` at `index` of the `count` entries under `root`."""
+def fold_proof(entry: bytes, index: int, count: int, proof: Sequence[Digest]) -> Digest:
+    """The root that `proof` leads to from `entry` at `index` of `count`; `Rejected(BAD_PROOF)` for another length."""
     if not 0 <= index < count:
         raise Rejected(Reason.BAD_PROOF, f"entry {index} of {count} does not exist")
     sides: list[bool] = []  # from the root down: True where the entry lies in the left part
@@ -70,5 +70,10 @@ def verify_proof(root: Digest, entry: bytes, index: int, count: int, proof: Sequ
     current = compute_leaf(entry)
     for is_left, sibling in zip(reversed(sides), proof, strict=True):
         current = _node(current, sibling) if is_left else _node(sibling, current)
-    if current != root:
+    return current
+
+
+def verify_proof(root: Digest, entry: bytes, index: int, count: int, proof: Sequence[Digest]) -> None:
+    """Raise `Rejected(BAD_PROOF)` unless `proof` shows `entry` at `index` of the `count` entries under `root`."""
+    if fold_proof(entry, index, count, proof) != root:
         raise Rejected(Reason.BAD_PROOF, "the proof leads to another root")
