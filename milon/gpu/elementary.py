@@ -189,7 +189,22 @@ CORRECTIONS: dict[str, tuple[tuple[int, int], ...]] = {
         (0x65D890D3, 0x4254D1F9),
         (0x6F31A8EC, 0x42845A89),
     ),
+    "log1p": (
+        (0x35400003, 0x353FFFFF),
+        (0x3710001B, 0x370FFFF3),
+        (0x3EFD81AD, 0x3ECDEEE1),
+        (0x41078FEB, 0x400FE5E7),
+        (0x65D890D3, 0x4254D1F9),
+        (0x6F31A8EC, 0x42845A89),
+        (0xB53FFFFD, 0xB5400001),
+        (0xB70FFFE5, 0xB710000D),
+        (0xBB0EC8C4, 0xBB0EF0A5),
+    ),
 }
+
+
+def _signed(bits: int) -> int:
+    return bits if bits < 1 << 31 else bits - (1 << 32)
 
 
 def evaluate(name: str, x: Tensor) -> Tensor:
@@ -200,7 +215,7 @@ def evaluate(name: str, x: Tensor) -> Tensor:
         patterns = result.view(torch.int32)
         given = x.contiguous().view(torch.int32)
         for hard, right in known:
-            patterns.masked_fill_(given == hard, right if right < 1 << 31 else right - (1 << 32))
+            patterns.masked_fill_(given == _signed(hard), _signed(right))
     return result
 
 

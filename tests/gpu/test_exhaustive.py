@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.exhaustive import INPUTS, ORDER, WAYS, Row, look, make_judge, make_reference
-from milon.gpu.elementary import FUNCTIONS
+from milon.gpu.elementary import CORRECTIONS, FUNCTIONS
 
 STRIDE = 524_287  # a prime: 8,193 inputs, spread over all exponents and signs
 
@@ -63,3 +63,12 @@ def test_sigmoid_takes_the_right_side_of_midpoints(way: str, sign: int) -> None:
     row = Row("sigmoid", way)
     look(row, WAYS[way]("sigmoid"), make_judge("sigmoid"), sign + 0x33800000, sign + 0x38800000, 1 << 16)
     assert (row.misses, row.reference_misses) == ([], 0) and row.hard > 100
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize("name", sorted(CORRECTIONS))
+def test_what_was_found_misrounded_is_put_right_both_ways(name: str, way: str) -> None:
+    row = Row(name, way)
+    for hard, _ in CORRECTIONS[name]:
+        look(row, WAYS[way](name), make_judge(name), hard, hard + 1, 1)
+    assert (row.inputs, row.misses, row.reference_misses) == (len(CORRECTIONS[name]), [], 0)
