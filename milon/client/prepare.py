@@ -106,7 +106,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the folder for the spec and the blobs")
     parser.add_argument("--train-data", type=Path, help="an .npz file instead of the job's training data")
     parser.add_argument("--evaluation-data", type=Path, help="an .npz file instead of the job's evaluation data")
-    parser.add_argument("--aggregator", help="mean, trimmed-mean, median or multi-krum")
+    parser.add_argument("--aggregator", help="a pipeline, such as trimmed-mean or arc,nnm,median")
     parser.add_argument("--audit", help="share of segments that each verifier replays: 0.25, or one per round: 0,0,1")
     parser.add_argument("--audit-ppm", help="the same in parts per million: 250000, or 0,0,1000000")
     parser.add_argument("--trainers", help="account ids of who may take part, with commas between")

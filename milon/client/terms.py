@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from milon.base.errors import Rejected
 from milon.base.ids import AccountId
 from milon.base.units import Amount, Count
-from milon.pol.aggregation import Rule, compute_count_needed
+from milon.pol.pipeline import compute_count_needed, parse_pipeline
 from milon.pol.terms import PARTS_PER_MILLION, JobTerms, compute_cost_max, verify_terms
 
 ACCOUNT_BYTES = 32
@@ -28,7 +28,7 @@ class TermChoices(TypedDict, total=False):
     segments_per_round: int  # work packages, shared out among the trainers by their speed
     steps_per_segment: int  # optimizer steps in a package
     batch_size: int  # rows a step
-    aggregator: str  # mean, trimmed-mean, median or multi-krum
+    aggregator: str  # a pipeline such as "trimmed-mean" or "arc,nnm,median"; `milon aggregators` lists the parts
     faulty_count: int  # hostile trainers the aggregation must bear
     audit: float | Sequence[float]  # share of segments each verifier runs again, 0 to 1; one, or one per round
     audit_ppm: Sequence[int]  # the same in parts per million; instead of `audit`
@@ -80,12 +80,12 @@ def verify_choices(choices: Mapping[str, Any]) -> None:
             raise JobError(f"{name} is {value!r}; it must be a whole number.")
 
 
-def _read_rule(name: object) -> Rule:
+def _read_aggregator(name: object) -> str:
+    text = "".join(str(name).split())
     try:
-        return Rule(str(name))
-    except ValueError:
-        known = ", ".join(rule.value for rule in Rule)
-        raise JobError(f"aggregator is {name!r}; choose one of {known}.") from None
+        return parse_pipeline(text).text
+    except Rejected as rejected:
+        raise JobError(f"aggregator is {name!r}: {rejected.detail}; see `milon aggregators`.") from None
 
 
 def _read_audit(choices: Mapping[str, Any]) -> tuple[Count, ...]:
@@ -140,7 +140,7 @@ def _verify_together(terms: JobTerms) -> None:
     needed = compute_count_needed(terms.aggregator, terms.faulty_count)
     if terms.trainers_min < needed:
         raise JobError(
-            f"{terms.aggregator.value} with faulty_count={terms.faulty_count} needs {needed} trainers, and "
+            f"{terms.aggregator} with faulty_count={terms.faulty_count} needs {needed} trainers, and "
             f"trainers_min is {terms.trainers_min}; raise trainers_min to {needed}, or lower faulty_count."
         )
     if terms.segments_per_round < terms.trainers_min:
@@ -157,8 +157,8 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
     """
     verify_choices(choices)
     chosen: dict[str, Any] = {**DEFAULTS, **choices}
-    rule = _read_rule(chosen["aggregator"])
-    needed = compute_count_needed(rule, max(0, chosen["faulty_count"]))
+    aggregator = _read_aggregator(chosen["aggregator"])
+    needed = compute_count_needed(aggregator, max(0, chosen["faulty_count"]))
     trainers_min = chosen.get("trainers_min", needed)
     if "trainers_target" not in choices:
         chosen["trainers_target"] = max(chosen["trainers_target"], trainers_min)
@@ -172,7 +172,7 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
         terms = JobTerms(
             **{name: Count(chosen[name]) for name in numbers},
             trainers_min=Count(trainers_min),
-            aggregator=rule,
+            aggregator=aggregator,
             audit_ppm=audit_ppm,
             segment_price=Amount(segment_price),
             replay_price=Amount(replay_price),

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from milon.pol.aggregation import UPDATES_MAX
+from milon.pol.gram import Rows
 
 BOUND = (1 << 19) - 1  # a product of two fits 38 bits, a sum of 2^15 of them 53: exact in binary64 in any order
 BLOCK_COLUMNS = 1 << 15  # see BOUND
 EXACT_BLOCKS = 1 << 10  # int64 sums of 53-bit Gram blocks stay below 2^63 for so many
+MIXED_BITS = 8  # that rows keep below the updates' grid once preparations have mixed them
 INDEX_BITS = UPDATES_MAX.bit_length() - 1  # with a 20-bit value and its sign: 30 bits of one int32 key
 NETWORK_ROWS_MAX = 16  # up to here comparing whole rows beats torch's sort along columns, tenfold at 5 rows
 
 
 def _sort_keys(keys: Tensor) -> Tensor:
-    """The columns of an int32 tensor in ascending order: a transposition network for few rows, else a sort."""
+    """The columns of a tensor of integers in ascending order: a transposition network for few rows, else a sort."""
     count = keys.shape[0]
     if count > NETWORK_ROWS_MAX:
         return keys.sort(dim=0).values
@@ -33,36 +35,65 @@ def _sort_keys(keys: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def sort_columns(block: Tensor, weights: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Each column's values in ascending order, and beside them the weights summed up to and including each."""
+def sort_columns(block: Tensor, weights: Sequence[int], is_mixed: bool = False) -> tuple[Tensor, Tensor]:
+    """Each column's values in ascending order, and beside them the weights summed up to and including each.
+
+    Values of rows that were mixed have `MIXED_BITS` more bits, and so keys of 64 bits.
+    """
     count = block.shape[0]
-    numbers = torch.arange(count, device=block.device, dtype=torch.int32).unsqueeze(1)
-    keys = _sort_keys((block.to(torch.int32) << INDEX_BITS) | numbers)
+    kind = torch.int64 if is_mixed else torch.int32
+    numbers = torch.arange(count, device=block.device, dtype=kind).unsqueeze(1)
+    keys = _sort_keys((block.to(kind) << INDEX_BITS) | numbers)
     values = (keys >> INDEX_BITS).to(torch.int64)
     weight_of = torch.tensor(weights, device=block.device, dtype=torch.int64)
     reached = weight_of[(keys & (UPDATES_MAX - 1)).to(torch.int64)].cumsum(dim=0)
     return values, reached
 
 
-def compute_median_twice(block: Tensor, weights: Sequence[int]) -> Tensor:
+def mix_rows(block: Tensor, rows: Rows) -> Tensor:
+    """The rows that preparations made of a block of updates, in units of 2^-`MIXED_BITS` of the updates' grid.
+
+    Each is rounded once, half to even. The product in binary64 is exact: a row's numerators sum to at most 2^33.
+    """
+    factors = torch.tensor(rows.numerators, dtype=torch.float64, device=block.device)
+    sums = (factors @ block.to(torch.float64)).to(torch.int64)
+    return divide_half_even(sums << MIXED_BITS, rows.denominator)
+
+
+def compute_median_twice(block: Tensor, weights: Sequence[int], is_mixed: bool = False) -> Tensor:
     """Twice the weighted median of every column, [columns].
 
     The median is the smallest v for which the values up to v have half of the weight; where they have exactly half,
     the mean of v and the next value.
     """
-    values, reached = sort_columns(block, weights)
-    total = sum(weights)
+    values, reached = sort_columns(block, weights, is_mixed)
+    return _median_of_sorted(values, reached, sum(weights))
+
+
+def _median_of_sorted(values: Tensor, reached: Tensor, total: int) -> Tensor:
     lower = (2 * reached < total).sum(dim=0, keepdim=True)
     upper = lower + (2 * reached.gather(0, lower) == total)
     return (values.gather(0, lower) + values.gather(0, upper)).squeeze(0)
 
 
-def compute_trimmed_sum(block: Tensor, weights: Sequence[int], faulty_weight: int) -> Tensor:
+def compute_trimmed_sum(block: Tensor, weights: Sequence[int], faulty_weight: int, is_mixed: bool = False) -> Tensor:
     """The sum of every column's rows without the F lowest and the F highest, F = `faulty_weight`; W - F - F remain."""
-    values, reached = sort_columns(block, weights)
+    values, reached = sort_columns(block, weights, is_mixed)
     top = reached.clamp(faulty_weight, sum(weights) - faulty_weight)
     kept = top.diff(dim=0, prepend=torch.full_like(top[:1], faulty_weight))
     return (values * kept).sum(dim=0)
+
+
+def compute_central_sum(block: Tensor, weights: Sequence[int], kept: int, is_mixed: bool = False) -> Tensor:
+    """The sum of the `kept` weight of every column's rows that is nearest to their weighted median; of equally near
+    values the lower first, the last one in part (Bulyan's second phase, El Mhamdi et al. 2018, section 4)."""
+    values, reached = sort_columns(block, weights, is_mixed)
+    centre = _median_of_sorted(values, reached, sum(weights))
+    owns = reached.diff(dim=0, prepend=torch.zeros_like(reached[:1]))
+    order = (2 * values - centre).abs().sort(dim=0, stable=True).indices
+    taken = owns.gather(0, order).cumsum(dim=0).clamp(max=kept)
+    parts = taken.diff(dim=0, prepend=torch.zeros_like(taken[:1]))
+    return (values.gather(0, order) * parts).sum(dim=0)
 
 
 def compute_weighted_sum(block: Tensor, weights: Sequence[int]) -> Tensor:
@@ -116,11 +147,10 @@ class Gram:
                 row[:] = [old + new for old, new in zip(row, added, strict=True)]
         self._part, self._blocks = None, 0
 
-    def compute_squared_distances(self) -> list[list[int]]:
-        """G_ii + G_jj - 2 G_ij: symmetric, never negative, without cancellation."""
+    def compute_products(self) -> list[list[int]]:
+        """The inner products of all rows."""
         self._flush()
-        whole, count = self._whole, len(self._whole)
-        return [[whole[i][i] + whole[j][j] - 2 * whole[i][j] for j in range(count)] for i in range(count)]
+        return [list(row) for row in self._whole]
 
 
 def divide_half_even(numerator: Tensor, denominator: int) -> Tensor:
@@ -129,6 +159,14 @@ def divide_half_even(numerator: Tensor, denominator: int) -> Tensor:
     twice = 2 * (numerator - quotient * denominator)
     up = (twice > denominator) | ((twice == denominator) & (quotient & 1 == 1))
     return quotient + up
+
+
+def divide_scaled(numerator: Tensor, denominator: int, bits: int) -> Tensor:
+    """The integers nearest to numerator * 2^bits / denominator, ties to even; only the result need fit 63 bits."""
+    if not bits:
+        return divide_half_even(numerator, denominator)
+    quotient = torch.div(numerator, denominator, rounding_mode="floor")
+    return (quotient << bits) + divide_half_even((numerator - quotient * denominator) << bits, denominator)
 
 
 def add_once_rounded(base: Tensor, grid: Tensor, exponent: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import frexp
 
 import torch
 from torch import Tensor
@@ -11,9 +12,8 @@ from torch import Tensor
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId
 from milon.gpu.aggregate_rules import BOUND
-from milon.gpu.checkpoint import MODEL_PREFIX, OPTIMIZER_PREFIX, verify_same_shape
+from milon.gpu.checkpoint import MODEL_PREFIX, OPTIMIZER_PREFIX, OUTER_PREFIX, verify_same_shape
 from milon.pol.aggregation import compute_weighted_lower_median
-from milon.pol.verdict import Refusal
 
 HEADROOM_BITS = 2  # an honest update may be up to four times the typical one before it is clipped
 VALUE_BITS = BOUND.bit_length()
@@ -30,13 +30,12 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Some columns of one tensor, over all updates."""
+class Place:
+    """Some columns of a tensor."""
 
     name: str  # of the tensor
     start: int  # first column, in the flattened tensor
     end: int  # after the last one
-    values: Tensor  # int64 [updates, end - start], in units of 2^-shift
 
 
 def float_names(round_state: Mapping[str, Tensor]) -> list[str]:
@@ -61,8 +60,8 @@ def is_finite(state: Mapping[str, Tensor]) -> bool:
 def verify_round_state(round_state: Mapping[str, Tensor], initial_slots: Mapping[str, Tensor]) -> None:
     """Raise `Rejected` unless both are states of one job, with the slots' names, and finite."""
     for name in sorted(round_state):
-        if not name.startswith((MODEL_PREFIX, OPTIMIZER_PREFIX)):
-            raise Rejected(Reason.MALFORMED, f"{name!r} belongs neither to the model nor to the optimizer")
+        if not name.startswith((MODEL_PREFIX, OPTIMIZER_PREFIX, OUTER_PREFIX)):
+            raise Rejected(Reason.MALFORMED, f"{name!r} belongs neither to the model nor to an optimizer")
         if round_state[name].is_floating_point() and not _is_float(round_state[name]):
             raise Rejected(Reason.UNSUPPORTED, f"{name} is {round_state[name].dtype}, not torch.float32")
     slots = {name: tensor for name, tensor in round_state.items() if name.startswith(OPTIMIZER_PREFIX)}
@@ -70,84 +69,55 @@ def verify_round_state(round_state: Mapping[str, Tensor], initial_slots: Mapping
     require(is_finite(round_state), Reason.NOT_FINITE, "the round's own state")
 
 
-def split_unfit(round_state: Mapping[str, Tensor], entries: Sequence[Entry]) -> tuple[list[Entry], list[Refusal]]:
-    """The entries that a rule may see, and the refusals of the others."""
+def split_unfit(
+    round_state: Mapping[str, Tensor], entries: Sequence[Entry]
+) -> tuple[list[Entry], list[tuple[Entry, str]]]:
+    """The entries that a rule may see, and the others with the reason why it may not."""
     fit, refused = [], []
     for entry in entries:
         try:
             verify_same_shape(round_state, entry.state)
             require(is_finite(entry.state), Reason.NOT_FINITE, "the final state holds a NaN or an infinity")
         except Rejected as rejected:
-            refused.append(Refusal(entry.account, rejected.detail))
+            refused.append((entry, rejected.detail))
         else:
             fit.append(entry)
     return fit, refused
 
 
-def _columns(round_state: Mapping[str, Tensor], name: str, columns: int) -> Iterator[tuple[int, int]]:
-    size = round_state[name].numel()
-    for start in range(0, size, columns):
-        yield start, min(size, start + columns)
+def iterate_places(round_state: Mapping[str, Tensor], names: Sequence[str], columns: int) -> Iterator[Place]:
+    """The named tensors, `columns` columns at a time."""
+    for name in names:
+        size = round_state[name].numel()
+        for start in range(0, size, columns):
+            yield Place(name, start, min(size, start + columns))
 
 
-def _difference(
-    round_state: Mapping[str, Tensor], entries: Sequence[Entry], name: str, columns: tuple[int, int], is_rate: bool
+def compute_difference(
+    round_state: Mapping[str, Tensor], entries: Sequence[Entry], place: Place, is_rate: bool
 ) -> Tensor:
     """final - round in binary64, one rounding; for a rate divided by the steps, a second one. [updates, columns]."""
-    start, end = columns
-    base = round_state[name].reshape(-1)[start:end].to(torch.float64)
-    finals = torch.stack([entry.state[name].reshape(-1)[start:end] for entry in entries]).to(torch.float64)
+    base = round_state[place.name].reshape(-1)[place.start : place.end].to(torch.float64)
+    finals = torch.stack([entry.state[place.name].reshape(-1)[place.start : place.end] for entry in entries])
+    difference = finals.to(torch.float64).sub_(base)
     steps = torch.tensor([entry.steps for entry in entries], dtype=torch.float64, device=base.device)
-    difference = finals.sub_(base)
     return difference.div_(steps.unsqueeze(1)) if is_rate else difference
 
 
-def compute_shifts(
-    round_state: Mapping[str, Tensor],
-    entries: Sequence[Entry],
-    weights: Sequence[int],
-    columns: int,
-    statistics: frozenset[str],
-) -> dict[str, int]:
-    """Per tensor the s of its grid 2^-s: the largest magnitude of a typical update fills all but two of 19 bits.
+def quantize(values: Tensor, shift: int) -> Tensor:
+    """clip(round_half_even(x * 2^shift), -BOUND, BOUND) of binary64 numbers, which are lost; int64."""
+    return values.mul_(2.0**shift).round_().clamp_(-BOUND, BOUND).to(torch.int64)
 
-    An update's exponent is the least e with max |x| < 2^e. The typical one is the weighted lower median over the
-    updates that are not zero in the tensor: with less than half of their weight, nobody moves it out of the honest
-    ones' range.
+
+def compute_shift(magnitudes: Sequence[float], weights: Sequence[int], headroom_bits: int) -> int:
+    """The s of a tensor's grid 2^-s: the largest entry of a typical update fills all but `headroom_bits` of 19 bits.
+
+    `magnitudes`: the largest of every update's entries in the tensor. An update's exponent is the least e with
+    max |x| < 2^e. The typical one is the weighted lower median over the updates that are not zero in the tensor: with
+    less than half of their weight, nobody moves it out of the honest ones' range.
     """
-    shifts = {}
-    for name in float_names(round_state):
-        largest = torch.zeros(len(entries), dtype=torch.float64, device=round_state[name].device)
-        for start, end in _columns(round_state, name, columns):
-            block = _difference(round_state, entries, name, (start, end), name not in statistics)
-            largest = torch.maximum(largest, block.abs_().amax(dim=1))
-        magnitudes = largest.cpu()
-        moved = [index for index, magnitude in enumerate(magnitudes.tolist()) if magnitude]
-        if not moved:
-            shifts[name] = 0
-            continue
-        exponents = torch.frexp(magnitudes).exponent.tolist()
-        typical = compute_weighted_lower_median([exponents[i] for i in moved], [weights[i] for i in moved])
-        shifts[name] = VALUE_BITS - HEADROOM_BITS - typical
-    return shifts
-
-
-def iterate_blocks(
-    round_state: Mapping[str, Tensor],
-    entries: Sequence[Entry],
-    shifts: Mapping[str, int],
-    columns: int,
-    statistics: frozenset[str],
-    has_statistics: bool,
-) -> Iterator[Block]:
-    """Every block of the model's trained tensors: clip(round_half_even(x * 2^s), -BOUND, BOUND), x per step.
-
-    With `has_statistics` also those of the other floating tensors, whose x is the whole difference.
-    """
-    for name in float_names(round_state):
-        if name in statistics and not has_statistics:
-            continue
-        for start, end in _columns(round_state, name, columns):
-            block = _difference(round_state, entries, name, (start, end), name not in statistics)
-            block = block.mul_(2.0 ** shifts[name])
-            yield Block(name, start, end, block.round_().clamp_(-BOUND, BOUND).to(torch.int64))
+    moved = [(frexp(value)[1], weight) for value, weight in zip(magnitudes, weights, strict=True) if value]
+    if not moved:
+        return 0
+    typical = compute_weighted_lower_median([exponent for exponent, _ in moved], [weight for _, weight in moved])
+    return VALUE_BITS - headroom_bits - typical

@@ -1,6 +1,7 @@
 """Canonical bytes of a training state: one safetensors file per state, whatever dictionary or machine it came from.
 
-A state is a flat mapping. "model.<name>" holds parameters and buffers, "optimizer.<slot>.<name>" the optimizer's slots.
+A state is a flat mapping. "model.<name>" holds parameters and buffers, "optimizer.<slot>.<name>" the optimizer's slots;
+a round's state may also hold "outer.<slot>.<name>", what its aggregation remembers, which no training step reads.
 The file is safetensors (an 8-byte length, a JSON header, the tensors' bytes) in one form only: names in the order of
 their bytes in header and body alike, no metadata, no spaces but the header's padding to 8 bytes, every NaN 0x7FC00000.
 """
@@ -27,6 +28,7 @@ NAME_MAX_BYTES = 256  # the longest names in public models have about 120
 DIMENSIONS_MAX = 8  # convolutions have five
 MODEL_PREFIX = "model."
 OPTIMIZER_PREFIX = "optimizer."
+OUTER_PREFIX = "outer."
 NAN_BITS = 0x7FC00000
 
 DTYPES: dict[str, torch.dtype] = {  # names of the safetensors format; binary32 is the only float of the numerics
@@ -40,7 +42,7 @@ DTYPES: dict[str, torch.dtype] = {  # names of the safetensors format; binary32 
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-_NAME = re.compile(r"(?:model|optimizer)\.[ !#-\[\]-~]+")  # printable ASCII without the two that JSON escapes
+_NAME = re.compile(r"(?:model|optimizer|outer)\.[ !#-\[\]-~]+")  # printable ASCII without the two that JSON escapes
 _NUMBER = r"(?:0|[1-9][0-9]{0,14})"
 _ENTRY = re.compile(
     rf'"(?P<name>{_NAME.pattern})":\{{"dtype":"(?P<dtype>[A-Z0-9]{{1,5}})",'

@@ -1,46 +1,48 @@
 """What an aggregation decides, in integers only: which updates it refuses, with what weight the others count, and why.
 
-The tensors live in `milon.gpu.aggregate`; this module sees weights, and squared distances that are exact integers.
+The names of rules and pipelines are in `milon.pol.pipeline`, the rules that need only inner products in
+`milon.pol.gram`, the tensors in `milon.gpu.aggregate`; this module sees weights, and squared distances that are exact
+integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isqrt
 
 from milon.base.codec import wire
 from milon.base.errors import Reason, Rejected, require
-from milon.base.ids import AccountId
+from milon.base.ids import AccountId, Digest
+from milon.pol.pipeline import Outer as Outer
+from milon.pol.pipeline import Pipeline as Pipeline
+from milon.pol.pipeline import Preparation as Preparation
+from milon.pol.pipeline import Rule as Rule
+from milon.pol.pipeline import compute_count_needed as compute_count_needed
+from milon.pol.pipeline import parse_pipeline as parse_pipeline
 from milon.pol.verdict import Refusal
 
-UPDATES_MAX = 1_024  # a row's number and its 20-bit value share one 32-bit sort key
+UPDATES_MAX = 1_024  # a row's number and its value share one sort key; scalar work grows with the square
 STEPS_MAX = 1 << 26  # 4,096 segments of 10,000 steps; keeps a round's advance below 2^53 steps of its grid
-WEIGHT_TOTAL_MAX = (1 << 31) - 1  # weight times a 20-bit value, with 8 more bits for the division, fits 63 bits
+WEIGHT_TOTAL_MAX = (1 << 31) - 1  # weight times a 28-bit value, with 4 bits to spare, fits 63 bits
 SCREEN_RATIO = 25  # squared: five times the median distance; measured in docs/spec/aggregation.md
 CONTRARY_COSINE = 8  # chance alone gives a thousand coordinates a cosine of -1/8 less than once in ten thousand times
 PERCENT_MAX = 1_000_000_000  # past this a ratio of distances says nothing more
+PARTS_PER_MILLION = 1_000_000
 
 
-class Rule(StrEnum):
-    """How accepted updates become one."""
-
-    MEAN = "mean"  # bears no hostile update
-    TRIMMED_MEAN = "trimmed-mean"  # per coordinate; bears f of 2f + 1
-    MEDIAN = "median"  # per coordinate; bears f of 2f + 1
-    MULTI_KRUM = "multi-krum"  # whole updates; bears f of 2f + 3
-
-
-@wire("update-share/1")
+@wire("update-standing/1")
 @dataclass(frozen=True, slots=True)
-class Share:
-    """An update that the rule took in."""
+class Standing:
+    """How one update fared."""
 
     account: AccountId  # whose
     steps: int  # verified
-    weight: int  # with which it counted: its steps, capped; for multi-Krum, what was selected of it
-    distance_percent: int  # from the coordinate-wise median, times the root of the steps; the median distance is 100
+    weight: int  # with which it counted: its steps, capped; for rules that select, what was taken of it; 0 if refused
+    part_ppm: int  # its part of the result, in parts per million; for rules per coordinate, of the weight
+    distance_percent: int  # from the coordinate-wise median, times the root of the steps; the median is 100; 0: unknown
+    score_percent: int  # root of the score of a rule that gives scores; the median one is 100; 0: the rule gives none
+    reason: str  # why it has no part in the result; empty where it has
 
 
 @wire("aggregation-report/1")
@@ -48,26 +50,36 @@ class Share:
 class Report:
     """How one round's updates became one."""
 
-    rule: Rule  # that was applied
+    pipeline: str  # that was applied
     faulty_count: int  # the tolerance the rule was applied with, after what was refused before it
     steps: int  # by which the round advanced
-    accepted: tuple[Share, ...]  # in the order of their accounts
-    refused: tuple[Refusal, ...]  # in the order of their accounts
+    standings: tuple[Standing, ...]  # one an update, in the order of their accounts
+
+    @property
+    def accepted(self) -> tuple[Standing, ...]:
+        """The updates that have a part in the result."""
+        return tuple(standing for standing in self.standings if not standing.reason)
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """The others, and why."""
+        return tuple(Refusal(standing.account, standing.reason) for standing in self.standings if standing.reason)
 
 
-def compute_count_needed(rule: Rule, faulty_count: int) -> int:
-    """The fewest updates `rule` may be applied to when `faulty_count` of them may be hostile.
+@wire("aggregation-record/1")
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of a round's aggregation: everybody who aggregates comes to the same bytes."""
 
-    Trimmed mean and median: 2f + 1 (Yin et al. 2018). Multi-Krum: 2f + 3 (Blanchard et al. 2017, section 4). The mean
-    bears no hostile update whatever f says (same paper, lemma 1), so it needs only one.
-    """
-    if rule is Rule.MEAN:
-        return 1
-    return 2 * faulty_count + (3 if rule is Rule.MULTI_KRUM else 1)
+    report: Report  # see there
+    finals: tuple[Digest, ...]  # the blob id of each standing's final state, in their order
+    before: Digest  # the round's state
+    after: Digest  # the new one; the round's where the round is void
+    void: str  # why the round closed without a new state; empty where it did not
 
 
-def verify_bearable(rule: Rule, weights: Sequence[int], faulty_count: int) -> None:
-    """Raise `Rejected` unless `rule` holds its promise for so many updates, `faulty_count` of them hostile.
+def verify_bearable(pipeline: Pipeline, weights: Sequence[int], faulty_count: int) -> None:
+    """Raise `Rejected` unless `pipeline` holds its promise for so many updates, `faulty_count` of them hostile.
 
     `weights` are verified steps, one per update, before any cap: `compute_capped_weights` lowers them until what
     holds for the count holds for the weights.
@@ -79,9 +91,9 @@ def verify_bearable(rule: Rule, weights: Sequence[int], faulty_count: int) -> No
         require(0 < weight <= STEPS_MAX, Reason.OUT_OF_RANGE, f"a weight of {weight}; 1 to {STEPS_MAX} are allowed")
     total = sum(weights)
     require(total <= WEIGHT_TOTAL_MAX, Reason.OUT_OF_RANGE, f"a total weight of {total}; {WEIGHT_TOTAL_MAX} is allowed")
-    needed = compute_count_needed(rule, faulty_count)
+    needed = compute_count_needed(pipeline, faulty_count)
     if count < needed:
-        detail = f"{rule.value} with {faulty_count} faulty needs {needed} updates; {count} are left"
+        detail = f"{pipeline.text} with {faulty_count} faulty needs {needed} updates; {count} are left"
         raise Rejected(Reason.TOO_FEW, detail)
 
 
@@ -95,16 +107,16 @@ def _is_cap_safe(rule: Rule, weights: Sequence[int], faulty_count: int, cap: int
     total, faulty = sum(capped), compute_faulty_weight(capped, faulty_count)
     if len(capped) >= 3 and 3 * max(capped) > total:
         return False
-    own = 2 * max(capped) if rule is Rule.MULTI_KRUM else 0
-    return 2 * faulty + own < total
+    own = 2 * max(capped) if rule in (Rule.KRUM, Rule.MULTI_KRUM, Rule.BULYAN) else 0
+    return (4 if rule is Rule.BULYAN else 2) * faulty + own < total
 
 
 def compute_capped_weights(rule: Rule, weights: Sequence[int], faulty_count: int) -> tuple[int, ...]:
     """The weights, none above a cap: the largest under which no update has more than a third of the total (where
     there are three or more) and the rule's needs hold by weight as `verify_bearable` holds them by count.
 
-    By weight, with F the weight of the `faulty_count` heaviest: 2F < W for trimmed mean and median, 2F + 2 max(w) < W
-    for multi-Krum. The mean caps nothing: it promises nothing that a cap could protect.
+    By weight, with F the weight of the `faulty_count` heaviest: 2F + 2 max(w) < W for Krum and multi-Krum, 4F + 2
+    max(w) < W for Bulyan, 2F < W for the others. The mean caps nothing: it promises nothing that a cap could protect.
 
     Both shares grow with the cap, so a binary search finds it; at the least weight all are equal and the count decides.
     """
@@ -168,40 +180,6 @@ def describe_refusal(percent: int, is_against: bool) -> str:
     if is_against:
         return f"points against the coordinate-wise median of the updates; {limit}"
     return f"too far from the coordinate-wise median of the updates: {limit}"
-
-
-def compute_krum_scores(
-    squared: Sequence[Sequence[int]], weights: Sequence[int], faulty_weight: int
-) -> tuple[int, ...]:
-    """Krum scores of weighted updates: the lower, the more central.
-
-    An update stands for as many equal rows as it has weight. A row's score sums the squared distances to its
-    W - F - 1 nearest other rows (the variant with n - f - 1 neighbours; Blanchard et al. sum n - f - 2), of which
-    its own w - 1 equals come first, at distance zero.
-    """
-    total = sum(weights)
-    scores = []
-    for position, row in enumerate(squared):
-        budget, score = total - faulty_weight - weights[position], 0
-        others = sorted((row[other], other) for other in range(len(weights)) if other != position)
-        for distance, other in others:
-            taken = min(budget, weights[other])
-            score += taken * distance
-            budget -= taken
-            if budget <= 0:
-                break
-        scores.append(score)
-    return tuple(scores)
-
-
-def compute_krum_selection(scores: Sequence[int], weights: Sequence[int], faulty_weight: int) -> tuple[int, ...]:
-    """The weight multi-Krum takes of each update: by (score, position), until W - F is reached, the last in part."""
-    left = sum(weights) - faulty_weight
-    selected = [0] * len(weights)
-    for _, position in sorted((score, position) for position, score in enumerate(scores)):
-        selected[position] = min(left, weights[position])
-        left -= selected[position]
-    return tuple(selected)
 
 
 def compute_round_steps(steps: Sequence[int], weights: Sequence[int]) -> int:

@@ -8,7 +8,7 @@ from milon.base.codec import wire
 from milon.base.errors import Reason, require
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Amount, Count
-from milon.pol.aggregation import Rule
+from milon.pol.pipeline import parse_pipeline
 
 PARTS_PER_MILLION = 1_000_000
 ROUNDS_MAX = 10_000  # a job's accounting stays far inside 63 bits
@@ -82,8 +82,8 @@ class JobTerms:
     segments_per_round: Count  # shared out among the trainers by capacity
     steps_per_segment: Count  # optimizer steps
     batch_size: Count  # rows a step
-    aggregator: Rule  # how updates become one
-    faulty_count: Count  # hostile updates the rule must bear
+    aggregator: str  # how updates become one, as `milon.pol.pipeline` writes it
+    faulty_count: Count  # hostile updates it must bear
     audit_ppm: tuple[Count, ...]  # share of segments each verifier replays, per round; the last one holds for the rest
     committee_size: Count  # verifiers per claim
     trainers_min: Count  # fewer than this: the job waits
@@ -143,7 +143,8 @@ def _compute_round_cost_max(terms: JobTerms, ppm: int) -> int:
 
 
 def verify_terms(terms: JobTerms) -> None:
-    """Raise `Rejected(OUT_OF_RANGE)` unless every term lies in its range."""
+    """Raise `Rejected` unless every term lies in its range and the aggregator is one."""
+    parse_pipeline(terms.aggregator)
     bounds = (
         ("rounds", terms.rounds, 1, ROUNDS_MAX),
         ("segments_per_round", terms.segments_per_round, 1, SEGMENTS_MAX),

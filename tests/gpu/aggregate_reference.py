@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import frexp, inf
 
-from milon.pol.aggregation import Rule
+from milon.pol.pipeline import Rule
 
 State = dict[str, list[float]]
 

@@ -24,6 +24,7 @@ from milon.gpu.aggregate_rules import (
     divide_half_even,
     sort_columns,
 )
+from milon.pol.gram import compute_squared_distances
 from tests.gpu.aggregate_reference import median, repeat, round_to_binary32
 
 torch.set_num_threads(1)
@@ -78,7 +79,7 @@ def test_the_gram_matrix_is_exact_at_its_bound() -> None:
         gram.add(small)
     columns = 3 * BLOCK_COLUMNS + blocks - 3
     expected = (2 * BOUND) ** 2 * columns
-    assert gram.compute_squared_distances() == [[0, expected], [expected, 0]]
+    assert compute_squared_distances(gram.compute_products()) == [[0, expected], [expected, 0]]
 
 
 def test_comparison_with_the_median_is_exact_at_its_bound() -> None:

@@ -8,20 +8,17 @@ from hypothesis import strategies as st
 
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
-from milon.base.ids import AccountId
+from milon.base.ids import AccountId, Digest
 from milon.pol.aggregation import (
     PERCENT_MAX,
     STEPS_MAX,
     UPDATES_MAX,
+    Record,
     Report,
-    Rule,
-    Share,
+    Standing,
     compute_capped_weights,
-    compute_count_needed,
     compute_distance_percents,
     compute_faulty_weight,
-    compute_krum_scores,
-    compute_krum_selection,
     compute_round_steps,
     compute_screened,
     compute_weighted_lower_median,
@@ -29,6 +26,8 @@ from milon.pol.aggregation import (
     is_contrary,
     verify_bearable,
 )
+from milon.pol.gram import compute_krum_scores, compute_krum_selection
+from milon.pol.pipeline import Rule, compute_count_needed, parse_pipeline
 from milon.pol.verdict import Refusal
 
 
@@ -41,13 +40,18 @@ from milon.pol.verdict import Refusal
         (Rule.MEDIAN, 3, 7),
         (Rule.MULTI_KRUM, 0, 3),
         (Rule.MULTI_KRUM, 2, 7),
+        (Rule.KRUM, 1, 5),
+        (Rule.BULYAN, 2, 11),
+        (Rule.GEOMETRIC_MEDIAN, 2, 5),
+        (Rule.CENTERED_CLIPPING, 1, 3),
+        (Rule.CTMA, 3, 7),
     ],
 )
 def test_the_least_number_of_updates(rule: Rule, faulty_count: int, needed: int) -> None:
     assert compute_count_needed(rule, faulty_count) == needed
-    verify_bearable(rule, [1] * needed, faulty_count)
+    verify_bearable(parse_pipeline(rule), [1] * needed, faulty_count)
     with pytest.raises(Rejected) as refusal:
-        verify_bearable(rule, [1] * (needed - 1), faulty_count)
+        verify_bearable(parse_pipeline(rule), [1] * (needed - 1), faulty_count)
     assert refusal.value.reason is Reason.TOO_FEW
     detail = f"{rule.value} with {faulty_count} faulty needs {needed} updates; {needed - 1} are left"
     assert refusal.value.detail == detail
@@ -65,7 +69,7 @@ def test_the_least_number_of_updates(rule: Rule, faulty_count: int, needed: int)
 )
 def test_weights_out_of_range(weights: list[int], faulty_count: int, reason: Reason) -> None:
     with pytest.raises(Rejected) as refusal:
-        verify_bearable(Rule.MEDIAN, weights, faulty_count)
+        verify_bearable(parse_pipeline(Rule.MEDIAN), weights, faulty_count)
     assert refusal.value.reason is reason
 
 
@@ -81,8 +85,8 @@ def test_caps_are_the_largest_that_keep_the_promise(rule: Rule, faulty_count: in
 
     def holds(limit: int) -> bool:
         values = [min(weight, limit) for weight in weights]
-        heavy = 2 * compute_faulty_weight(values, faulty_count)
-        heavy += 2 * max(values) if rule is Rule.MULTI_KRUM else 0
+        heavy = (4 if rule is Rule.BULYAN else 2) * compute_faulty_weight(values, faulty_count)
+        heavy += 2 * max(values) if rule in (Rule.KRUM, Rule.MULTI_KRUM, Rule.BULYAN) else 0
         return heavy < sum(values) and (len(values) < 3 or 3 * max(values) <= sum(values))
 
     best = max(limit for limit in range(1, max(weights) + 1) if holds(limit))
@@ -157,5 +161,9 @@ def test_the_round_advances_as_far_as_a_typical_trainer() -> None:
 
 def test_a_report_travels() -> None:
     account = AccountId(bytes(32))
-    report = Report(Rule.MEDIAN, 1, 40, (Share(account, 40, 40, 100),), (Refusal(account, "why"),))
-    assert decode(Report, encode(report)) == report
+    standings = (Standing(account, 40, 40, 1_000_000, 100, 0, ""), Standing(account, 40, 0, 0, 900, 0, "why"))
+    report = Report("arc,median", 1, 40, standings)
+    record = Record(report, (Digest(bytes(32)),) * 2, Digest(bytes(32)), Digest(bytes(32)), "")
+    assert decode(Record, encode(record)) == record
+    assert report.accepted == standings[:1]
+    assert report.refused == (Refusal(account, "why"),)
