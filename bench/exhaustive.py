@@ -29,6 +29,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def _is_root(x, y, given, found):  # type: ignore[no-untyped-def]  # compiled: t
     return found == (given if (x == 0) | (x == np.inf) else np.int32(0x7FC00000))
 
 
+@cache
 def make_judge(name: str) -> Callable[..., Any]:
     """A loop over (first input, stride, inputs, results, room for hard cases): how many are hard, and the digest."""
     independent = _compile(INDEPENDENT[name])
