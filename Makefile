@@ -7,7 +7,7 @@ FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
 
-.PHONY: venv demo test check simulate mutants soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality clean
+.PHONY: venv demo test check simulate mutants attacks soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -38,6 +38,9 @@ simulate: venv
 
 mutants: venv
 	$(BIN)/python -m tests.simulation.mutants
+
+attacks: venv
+	$(BIN)/python -m tests.attacks.campaign
 
 soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)
