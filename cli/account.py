@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,11 +33,17 @@ def show(
     print_pairs([(name, found[name]) for name in ("account", "balance", "bonded", "nonce")])
     print_lines(f"unbonding {entry['amount']} until height {entry['height']}" for entry in found["unbonding"])
     for entry in found["delegations"]:
-        until = "" if entry["height"] is None else f", back at height {entry['height']}"
-        print_lines([f"delegated {entry['amount']} to {entry['validator']}{until}"])
+        print_lines([_describe_delegation(entry)])
     print_lines(
         f"slashed {entry['amount']} at height {entry['height']}: {entry['reason']}" for entry in found["slashes"]
     )
+
+
+def _describe_delegation(entry: dict[str, Any]) -> str:
+    told = f"delegated {entry['amount']} to {entry['validator']}"
+    if entry["source"] is not None:
+        return f"{told}, moved there from {entry['source']}; answers for both until height {entry['height']}"
+    return told if entry["height"] is None else f"{told}, back at height {entry['height']}"
 
 
 @_noun.command(epilog="Example: milon account transfer ACCOUNT 100")

@@ -84,6 +84,27 @@ def undelegate(
     send_action(Undelegate(parse_account(validator), Amount(amount)), root, key, fee, as_json)
 
 
+@_noun.command(epilog="Example: milon stake redelegate FROM-ACCOUNT TO-ACCOUNT 1000")
+def redelegate(
+    source: Annotated[str, typer.Argument(help="The account of the validator to leave, 64 hexadecimal digits.")],
+    target: Annotated[str, typer.Argument(help="The account of the one to go to, 64 hexadecimal digits.")],
+    amount: AmountArgument,
+    root: NodeOption = DEFAULT_NODE,
+    key: KeyOption = None,
+    fee: FeeOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Move delegated coins to another validator at once; until the waiting time is over they answer for both.
+
+    Until then they cannot be asked back, and cannot move again.
+    """
+    from milon.base.units import Amount
+    from milon.chain.transaction import Redelegate
+    from milon.node.keys import parse_account
+
+    send_action(Redelegate(parse_account(source), parse_account(target), Amount(amount)), root, key, fee, as_json)
+
+
 @_noun.command(epilog="Example: milon stake withdraw")
 def withdraw(
     root: NodeOption = DEFAULT_NODE,

@@ -83,6 +83,16 @@ class Undelegate:
     amount: Amount  # how many
 
 
+@wire("redelegate/1")
+@dataclass(frozen=True, slots=True)
+class Redelegate:
+    """Move delegated coins to another candidate at once; until the waiting time is over they answer for both."""
+
+    source: AccountId  # from whom
+    target: AccountId  # to whom
+    amount: Amount  # how many at most: as many as whole shares cost
+
+
 @wire("submit-job/1")
 @dataclass(frozen=True, slots=True)
 class SubmitJob:
@@ -176,6 +186,7 @@ Action = (
     | Unjail
     | Delegate
     | Undelegate
+    | Redelegate
     | SubmitJob
     | HoldJob
     | Enrol

@@ -27,6 +27,7 @@ from milon.chain.transaction import (
     HoldJob,
     Judge,
     OpenTraces,
+    Redelegate,
     Retire,
     Stand,
     SubmitJob,
@@ -68,6 +69,7 @@ from milon.contracts.records import (
     open_round_key,
     validator_key,
 )
+from milon.contracts.redelegation import apply_redelegate
 from milon.contracts.rewards import reward_proposer
 from milon.contracts.rounds import advance_job, apply_aggregate_vote
 from milon.contracts.staking import apply_bond, apply_unbond, apply_withdraw
@@ -149,7 +151,7 @@ def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction,
             apply_unbond(draft, sender, action, context.height, context.parameters)
         case Withdraw():
             apply_withdraw(draft, sender, context.height, context.parameters)
-        case Stand() | Retire() | Unjail() | Delegate() | Undelegate():
+        case Stand() | Retire() | Unjail() | Delegate() | Undelegate() | Redelegate():
             _apply_membership(draft, context, sender, action)
         case SubmitJob():
             apply_submit_job(draft, sender, action, JobId(name), context.height)
@@ -172,7 +174,10 @@ def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction,
 
 
 def _apply_membership(
-    draft: Draft, context: BlockContext, sender: AccountId, action: Stand | Retire | Unjail | Delegate | Undelegate
+    draft: Draft,
+    context: BlockContext,
+    sender: AccountId,
+    action: Stand | Retire | Unjail | Delegate | Undelegate | Redelegate,
 ) -> None:
     match action:
         case Stand():
@@ -185,6 +190,8 @@ def _apply_membership(
             apply_delegate(draft, sender, action)
         case Undelegate():
             apply_undelegate(draft, sender, action, context.height, context.parameters)
+        case Redelegate():
+            apply_redelegate(draft, sender, action, context.height, context.parameters)
 
 
 def apply_transaction(draft: Draft, context: BlockContext, transaction: Transaction) -> Receipt:

@@ -4,7 +4,8 @@ A delegator holds whole shares of what is delegated to a validator; a share is w
 raise that and slashes lower it, for all delegators at once and at no cost a delegator. Nobody pays for a part of a
 share, so rounding takes nothing from one delegator to give it to another: it is below one coin a step.
 
-There is no way from one validator to another without the waiting time: stake could flee from a slash that is due.
+Stake that moved from one validator to another (`redelegation`) becomes like any other behind the second once it has
+answered for the first long enough, with the delegator's next transaction that asks for stake back.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from milon.base.units import UNSIGNED_END, Amount, Count, Height
 from milon.chain.params import Parameters
 from milon.chain.transaction import Delegate, Undelegate
 from milon.contracts.accounts import debit, load_account
-from milon.contracts.records import Delegation, Delegations, Leaving, ValidatorRecord, delegations_key
+from milon.contracts.moved import release_moved
+from milon.contracts.records import Delegation, Delegations, Leaving, Moving, ValidatorRecord, delegations_key
 from milon.contracts.validators import compute_release_height, load_validator, store_validator
 from milon.pol.terms import PARTS_PER_MILLION
 from milon.state.ledger import Draft, Ledger
 
-DELEGATIONS_MAX = 16  # held, and leaving: a delegator's record stays small
+DELEGATIONS_MAX = 16  # held, leaving, and moving: a delegator's record stays small
 
 
 def load_delegations(ledger: Ledger | Draft, account: AccountId) -> Delegations:
@@ -30,7 +32,8 @@ def load_delegations(ledger: Ledger | Draft, account: AccountId) -> Delegations:
     return ledger.load(delegations_key(account), Delegations) or Delegations()
 
 
-def _store(draft: Draft, account: AccountId, delegations: Delegations) -> None:
+def store_delegations(draft: Draft, account: AccountId, delegations: Delegations) -> None:
+    """Write the account's stake behind others; nothing where there is none."""
     if delegations == Delegations():
         draft.remove(delegations_key(account))
     else:
@@ -44,42 +47,84 @@ def compute_value(record: ValidatorRecord, shares: int) -> int:
 
 def compute_left(record: ValidatorRecord, leaving: Leaving) -> int:
     """What is left of stake that is leaving, after what burned since."""
-    if leaving.taken_ppm >= PARTS_PER_MILLION:
+    return _scale(record, leaving.amount, leaving.taken_ppm)
+
+
+def compute_moved(source: ValidatorRecord, moving: Moving) -> int:
+    """The shares that are left of moved stake, after what burned since for the source's offences."""
+    return _scale(source, moving.shares, moving.taken_ppm)
+
+
+def _scale(record: ValidatorRecord, amount: int, taken_ppm: int) -> int:
+    if taken_ppm >= PARTS_PER_MILLION:
         return 0
-    return leaving.amount * (PARTS_PER_MILLION - record.taken_ppm) // (PARTS_PER_MILLION - leaving.taken_ppm)
+    return amount * (PARTS_PER_MILLION - record.taken_ppm) // (PARTS_PER_MILLION - taken_ppm)
 
 
-def _with_shares(delegations: Delegations, validator: AccountId, shares: int) -> Delegations:
+def with_shares(delegations: Delegations, validator: AccountId, shares: int) -> Delegations:
+    """The delegations with so many held shares of the validator."""
     others = tuple(entry for entry in delegations.held if entry.validator != validator)
     held = (*others, Delegation(validator, Count(shares))) if shares else others
     return replace(delegations, held=tuple(sorted(held, key=lambda entry: entry.validator)))
 
 
-def _shares_of(delegations: Delegations, validator: AccountId) -> int:
+def shares_of(delegations: Delegations, validator: AccountId) -> int:
+    """How many shares of the validator are held."""
     return next((int(entry.shares) for entry in delegations.held if entry.validator == validator), 0)
+
+
+def require_room(delegations: Delegations, validator: AccountId) -> None:
+    """`Rejected(FULL)` where one validator more would be too many, those counted where stake is still moving to."""
+    validators = {validator, *(entry.validator for entry in delegations.held)}
+    validators.update(entry.target for entry in delegations.moving)
+    has_room = len(validators) <= DELEGATIONS_MAX
+    require(has_room, Reason.FULL, f"delegations to {DELEGATIONS_MAX} validators at most")
+
+
+def quote_shares(record: ValidatorRecord, amount: Amount) -> tuple[int, int]:
+    """As many whole shares of a candidate as `amount` pays for, and just what they cost; `Rejected` where none are."""
+    require(record.is_candidate, Reason.NOT_ALLOWED, "only candidates for the validator set take delegations")
+    shares = cost = int(amount)
+    if record.shares:
+        require(record.delegated > 0, Reason.NOT_ALLOWED, "what was delegated to this validator is gone")
+        shares = amount * record.shares // record.delegated
+        cost = -(-shares * record.delegated // record.shares)
+    require(shares > 0, Reason.OUT_OF_RANGE, "less than a share costs")
+    require(record.shares + shares < UNSIGNED_END, Reason.FULL, "no more shares of this validator")
+    return shares, cost
+
+
+def settle_moving(draft: Draft, account: AccountId, height: Height, parameters: Parameters) -> Delegations:
+    """Count what has arrived as held; the account's stake behind others after that."""
+    delegations = load_delegations(draft, account)
+    waiting: list[Moving] = []
+    for entry in delegations.moving:
+        source = load_validator(draft, entry.source)
+        if entry.release_height > height or is_frozen(source, height, parameters):
+            waiting.append(entry)
+            continue
+        shares = compute_moved(source, entry)
+        release_moved(draft, entry.source, entry.target, shares)
+        delegations = with_shares(delegations, entry.target, shares_of(delegations, entry.target) + shares)
+    if len(waiting) < len(delegations.moving):
+        delegations = replace(delegations, moving=tuple(waiting))
+        store_delegations(draft, account, delegations)
+    return delegations
 
 
 def apply_delegate(draft: Draft, sender: AccountId, action: Delegate) -> None:
     """Buy as many whole shares as `amount` pays for, for just what they cost."""
     record = load_validator(draft, action.validator)
-    require(record.is_candidate, Reason.NOT_ALLOWED, "only candidates for the validator set take delegations")
     require(sender != action.validator, Reason.NOT_ALLOWED, "own stake is bonded, not delegated")
     require(action.amount > 0, Reason.OUT_OF_RANGE, "a delegation of nothing")
     balance = load_account(draft, sender).balance
     require(action.amount <= balance, Reason.INSUFFICIENT_FUNDS, f"a balance of {balance}")
-    shares = cost = int(action.amount)
-    if record.shares:
-        require(record.delegated > 0, Reason.NOT_ALLOWED, "what was delegated to this validator is gone")
-        shares = action.amount * record.shares // record.delegated
-        cost = -(-shares * record.delegated // record.shares)
-    require(shares > 0, Reason.OUT_OF_RANGE, "less than a share costs")
-    require(record.shares + shares < UNSIGNED_END, Reason.FULL, "no more shares of this validator")
+    shares, cost = quote_shares(record, action.amount)
     delegations = load_delegations(draft, sender)
-    held = _shares_of(delegations, action.validator)
-    has_room = held > 0 or len(delegations.held) < DELEGATIONS_MAX
-    require(has_room, Reason.FULL, f"delegations to {DELEGATIONS_MAX} validators at most")
+    held = shares_of(delegations, action.validator)
+    require_room(delegations, action.validator)
     debit(draft, sender, cost)
-    _store(draft, sender, _with_shares(delegations, action.validator, held + shares))
+    store_delegations(draft, sender, with_shares(delegations, action.validator, held + shares))
     delegated, total = Amount(record.delegated + cost), Count(record.shares + shares)
     store_validator(draft, action.validator, replace(record, delegated=delegated, shares=total))
 
@@ -91,12 +136,13 @@ def apply_undelegate(
 
     Who gives up the last share gets what rounding left over. Shares of what burned altogether are just given up.
     """
-    record, delegations = load_validator(draft, action.validator), load_delegations(draft, sender)
-    held = _shares_of(delegations, action.validator)
+    delegations = settle_moving(draft, sender, height, parameters)
+    record = load_validator(draft, action.validator)
+    held = shares_of(delegations, action.validator)
     require(held > 0, Reason.NOT_NOW, "nothing is delegated to this validator")
     require(action.amount > 0, Reason.OUT_OF_RANGE, "nothing to undelegate")
     if record.delegated == 0:
-        _store(draft, sender, _with_shares(delegations, action.validator, 0))
+        store_delegations(draft, sender, with_shares(delegations, action.validator, 0))
         store_validator(draft, action.validator, replace(record, shares=Count(record.shares - held)))
         return
     worth = compute_value(record, held)
@@ -106,8 +152,8 @@ def apply_undelegate(
     amount = record.delegated if shares == record.shares else action.amount
     release = compute_release_height(draft, action.validator, height, parameters)
     waiting = Leaving(action.validator, amount, record.taken_ppm, release)
-    kept = _with_shares(delegations, action.validator, held - shares)
-    _store(draft, sender, replace(kept, leaving=(*kept.leaving, waiting)))
+    kept = with_shares(delegations, action.validator, held - shares)
+    store_delegations(draft, sender, replace(kept, leaving=(*kept.leaving, waiting)))
     store_validator(
         draft,
         action.validator,
@@ -128,9 +174,10 @@ def is_frozen(record: ValidatorRecord, height: Height, parameters: Parameters) -
 def collect_left(draft: Draft, account: AccountId, height: Height, parameters: Parameters) -> int | None:
     """Take all delegated stake of the account whose waiting time is over; what is left of it, for the caller to credit.
 
-    None where no waiting time is over; 0 where all of it burned meanwhile.
+    None where no waiting time is over; 0 where all of it burned meanwhile, or has only moved.
     """
-    delegations = load_delegations(draft, account)
+    has_moved = load_delegations(draft, account).moving
+    delegations = settle_moving(draft, account, height, parameters)
 
     def is_ripe(entry: Leaving) -> bool:
         record = load_validator(draft, entry.validator)
@@ -138,7 +185,7 @@ def collect_left(draft: Draft, account: AccountId, height: Height, parameters: P
 
     ripe = [entry for entry in delegations.leaving if is_ripe(entry)]
     if not ripe:
-        return None
+        return None if delegations.moving == has_moved else 0
     waiting = tuple(entry for entry in delegations.leaving if entry not in ripe)
     total = 0
     for entry in ripe:
@@ -146,5 +193,5 @@ def collect_left(draft: Draft, account: AccountId, height: Height, parameters: P
         left = compute_left(record, entry)
         store_validator(draft, entry.validator, replace(record, leaving=Amount(record.leaving - left)))
         total += left
-    _store(draft, account, replace(delegations, leaving=waiting))
+    store_delegations(draft, account, replace(delegations, leaving=waiting))
     return total

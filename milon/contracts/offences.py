@@ -3,7 +3,7 @@
 The share is `evidence_slash_ppm` and, on top, `evidence_correlation` times the share of power that offended within
 `evidence_age_blocks`: an operator's lone mistake costs little, a third of the power that splits the chain loses all.
 Who was slashed alone and turns out not to be alone pays the difference, and no stake behind it leaves before that is
-known. Own stake, stake on its way out, delegations and those on their way out are all reached.
+known. Own stake, stake on its way out, delegations, those on their way out and those moved to others are all reached.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from milon.chain.evidence import (
 )
 from milon.chain.params import Parameters, compute_epoch, compute_last_height
 from milon.contracts.accounts import burn, load_account, store_account
+from milon.contracts.moved import burn_moved
 from milon.contracts.records import OFFENDERS_KEY, Offender, Offenders, Unbonding
 from milon.contracts.validators import load_validator, load_validators_at, store_validator
 from milon.pol.terms import PARTS_PER_MILLION
@@ -127,3 +128,4 @@ def burn_share(draft: Draft, account: AccountId, share_ppm: int) -> None:
         ),
     )
     burn(draft, lost + delegated + leaving)
+    burn_moved(draft, account, part, whole)

@@ -42,6 +42,11 @@ def delegations_key(account: AccountId) -> bytes:
     return b"delegations/" + account
 
 
+def moved_stake_key(account: AccountId) -> bytes:
+    """Where the `MovedStake` of a validator lies that delegators have left for others."""
+    return b"moved-stake/" + account
+
+
 def beacon_key(height: int) -> bytes:
     """Where the beacon of a recent block lies."""
     return b"beacon/" + height.to_bytes(8, "big")
@@ -163,13 +168,44 @@ class Leaving:
     release_height: Height  # from this height on it may be withdrawn
 
 
-@wire("delegations/1")
+@wire("moving/1")
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """Delegated stake that went from one validator to another, and answers for both until it arrives."""
+
+    source: AccountId  # behind whom it stood
+    target: AccountId  # behind whom it stands
+    shares: Count  # of what is delegated to the target, when it moved
+    taken_ppm: Count  # the source's, when it moved; what burned of it since is in the difference
+    release_height: Height  # from this height on it is like any other stake behind the target
+
+
+@wire("delegations/2")
 @dataclass(frozen=True, slots=True)
 class Delegations:
     """One delegator's stake behind others."""
 
     held: tuple[Delegation, ...] = ()  # by validator
     leaving: tuple[Leaving, ...] = ()  # in the order they left
+    moving: tuple[Moving, ...] = ()  # in the order they moved
+
+
+@wire("moved-shares/1")
+@dataclass(frozen=True, slots=True)
+class MovedShares:
+    """What moved from one validator to one other and has not arrived, of all delegators."""
+
+    target: AccountId  # where it stands
+    shares: Count  # of what is delegated there
+    parts: Count  # how many `Moving` they are
+
+
+@wire("moved-stake/1")
+@dataclass(frozen=True, slots=True)
+class MovedStake:
+    """Where stake stands that still answers for a validator's offences."""
+
+    targets: tuple[MovedShares, ...]  # by target
 
 
 @wire("offender/1")

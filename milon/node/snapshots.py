@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from milon.base.codec import decode
 from milon.base.ids import AccountId, Digest, JobId
 from milon.base.units import Amount, Count, Height, Nonce, Power, TimeMs
@@ -11,10 +13,11 @@ from milon.chain.transaction import compute_transaction_hash
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.claims import load_claim
 from milon.contracts.clock import load_clock
-from milon.contracts.delegation import compute_left, compute_value, load_delegations
+from milon.contracts.delegation import compute_left, compute_moved, compute_value, load_delegations
 from milon.contracts.records import (
     JOB_PREFIX,
     ArchivedRound,
+    Delegations,
     Job,
     OpenRound,
     closed_round_key,
@@ -176,7 +179,14 @@ def _build_delegations(ledger: Ledger, account: AccountId) -> tuple[DelegationVi
         )
         for entry in delegations.leaving
     )
-    return (*held, *leaving)
+    return (*held, *_build_moving(ledger, delegations), *leaving)
+
+
+def _build_moving(ledger: Ledger, delegations: Delegations) -> Iterator[DelegationView]:
+    for entry in delegations.moving:
+        source, target = load_validator(ledger, entry.source), load_validator(ledger, entry.target)
+        worth = Amount(compute_value(target, compute_moved(source, entry)))
+        yield DelegationView(entry.target, worth, entry.release_height, entry.source)
 
 
 def build_validator_view(reader: StoreReader, account: AccountId) -> ValidatorView:

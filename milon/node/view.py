@@ -191,7 +191,8 @@ class DelegationView:
 
     validator: AccountId  # whom
     amount: Amount  # what it is worth now
-    height: Height | None  # from which on it may be withdrawn; none while it is delegated
+    height: Height | None  # from which on it may be withdrawn, or has arrived; none while it is just delegated
+    source: AccountId | None = None  # from whom it moved here; until `height` it answers for that one's offences too
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ class AccountView:
     unbonding: tuple[UnbondingView, ...]  # in order of height
     nonce: Nonce  # of its next transaction, those waiting in this node's mempool counted
     slashes: tuple[SlashView, ...]  # in order of height
-    delegations: tuple[DelegationView, ...] = ()  # held ones, then those on their way back
+    delegations: tuple[DelegationView, ...] = ()  # held ones, those that moved of late, those on their way back
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ COMMANDS = (
     ("testnet", "files"), ("job", "list"), ("job", "show"), ("job", "watch"), ("block", "show"), ("model", "pull"),
     ("program", "build"), ("program", "show"),
     ("account", "show"), ("account", "transfer"), ("stake", "bond"), ("stake", "unbond"), ("stake", "delegate"),
-    ("stake", "undelegate"), ("stake", "withdraw"), ("stake", "stand"), ("stake", "retire"), ("stake", "unjail"),
+    ("stake", "undelegate"), ("stake", "redelegate"),
+    ("stake", "withdraw"), ("stake", "stand"), ("stake", "retire"), ("stake", "unjail"),
     ("validator", "list"), ("validator", "show"),
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from milon.chain.transaction import Bond, Delegate, Retire, Stand, Unbond, Undelegate, Unjail, Withdraw
+from milon.chain.transaction import Bond, Delegate, Redelegate, Retire, Stand, Unbond, Undelegate, Unjail, Withdraw
 from milon_cli.stake import parse_percent
 from tests.api.fake_node import ACCOUNTS
 from tests.api.serving import Served
@@ -19,6 +19,7 @@ from tests.cli.conftest import Milon
         (("unbond", 7), Unbond(7)),  # type: ignore[arg-type]  # as above
         (("delegate", ACCOUNTS[1].hex(), 8), Delegate(ACCOUNTS[1], 8)),  # type: ignore[arg-type]  # as above
         (("undelegate", ACCOUNTS[1].hex(), 9), Undelegate(ACCOUNTS[1], 9)),  # type: ignore[arg-type]  # as above
+        (("redelegate", ACCOUNTS[1].hex(), ACCOUNTS[2].hex(), 9), Redelegate(ACCOUNTS[1], ACCOUNTS[2], 9)),  # type: ignore[arg-type]  # as above
         (("withdraw",), Withdraw()),
         (("stand", "--commission", "7.5%"), Stand(75_000)),  # type: ignore[arg-type]  # as above
         (("stand",), Stand(0)),  # type: ignore[arg-type]  # as above

@@ -28,6 +28,7 @@ from milon.chain.transaction import (
     HoldJob,
     Judge,
     OpenTraces,
+    Redelegate,
     Retire,
     Stand,
     SubmitJob,
@@ -60,6 +61,7 @@ ACTIONS: tuple[Action, ...] = (
     Unjail(),
     Delegate(ACCOUNT, Amount(11)),
     Undelegate(ACCOUNT, Amount(12)),
+    Redelegate(ACCOUNT, AccountId(B), Amount(13)),
     SubmitJob(make_spec(), Amount(8)),
     HoldJob(JOB, "why"),
     Enrol(JOB, Count(9)),
@@ -98,6 +100,7 @@ def live_through_epochs() -> tuple[Chain, Digest]:
     chain.evidence = [accuse(chain.keys[1], epoch=1)]
     chain.do(
         (owner, Undelegate(newcomer.account, Amount(345))),
+        (owner, Redelegate(newcomer.account, chain.keys[3].account, Amount(2_000))),
         (chain.keys[0], Unbond(Amount(1_000))),
         (chain.keys[2], Retire()),
     )

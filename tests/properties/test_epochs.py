@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from hypothesis import given, settings
@@ -19,6 +19,7 @@ from milon.chain.transaction import (
     Action,
     Bond,
     Delegate,
+    Redelegate,
     Retire,
     Stand,
     Transfer,
@@ -29,7 +30,8 @@ from milon.chain.transaction import (
 )
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.apply import apply_block
-from milon.contracts.delegation import compute_left, compute_value, load_delegations
+from milon.contracts.delegation import compute_left, compute_moved, compute_value, load_delegations
+from milon.contracts.moved import load_moved
 from milon.contracts.offences import select_evidence
 from milon.contracts.records import ValidatorRecord
 from milon.contracts.validators import load_candidates, load_validator
@@ -62,7 +64,7 @@ def draw_action(chain: Chain, data: st.DataObject, key: SecretKey, people: list[
     account, delegations = chain.account(key), load_delegations(chain.ledger, key.account)
     person = data.draw(st.sampled_from(people))
     kind = data.draw(
-        st.sampled_from(["bond", "unbond", "withdraw", "stand", "retire", "unjail", "lend", "back", "give"])
+        st.sampled_from(["bond", "unbond", "withdraw", "stand", "retire", "unjail", "lend", "back", "move", "give"])
     )
     match kind:
         case "bond":
@@ -83,7 +85,11 @@ def draw_action(chain: Chain, data: st.DataObject, key: SecretKey, people: list[
             held = data.draw(st.sampled_from(delegations.held))
             worth = compute_value(load_validator(chain.ledger, held.validator), held.shares)
             return Undelegate(held.validator, draw_amount(data, worth))
-        case "back":
+        case "move" if delegations.held:
+            held = data.draw(st.sampled_from(delegations.held))
+            worth = compute_value(load_validator(chain.ledger, held.validator), held.shares)
+            return Redelegate(held.validator, person, draw_amount(data, worth))
+        case "back" | "move":
             return Undelegate(person, draw_amount(data, STAKE))
         case _:
             return Transfer(person, draw_amount(data, account.balance // 3))
@@ -119,10 +125,40 @@ def assert_delegations_add_up(chain: Chain, keys: list[SecretKey]) -> None:
             record = load_validator(chain.ledger, entry.validator)
             leaving[entry.validator] = leaving.get(entry.validator, 0) + compute_left(record, entry)
     for key in keys:
+        for target, moved in moved_from(chain, key.account, keys).items():
+            shares[target] = shares.get(target, 0) + moved.shares
+            worth[target] = worth.get(target, 0) + moved.worth
+    for key in keys:
         record = load_validator(chain.ledger, key.account)
         assert shares.get(key.account, 0) == record.shares
         assert worth.get(key.account, 0) <= record.delegated
         assert leaving.get(key.account, 0) <= record.leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What moved from one validator to another and has not arrived."""
+
+    shares: int  # noted at the first
+    worth: int  # of the delegators' parts
+
+
+def moved_from(chain: Chain, source: AccountId, keys: list[SecretKey]) -> dict[AccountId, Moved]:
+    """Of each target: what is noted is at least what its delegators have, and as many parts."""
+    parts: dict[AccountId, list[int]] = {}
+    for key in keys:
+        for entry in load_delegations(chain.ledger, key.account).moving:
+            if entry.source == source:
+                left = compute_moved(load_validator(chain.ledger, source), entry)
+                parts.setdefault(entry.target, []).append(left)
+    noted = {entry.target: entry for entry in load_moved(chain.ledger, source)}
+    assert set(noted) == set(parts) and source not in parts
+    for target, lefts in parts.items():
+        assert noted[target].parts == len(lefts) and noted[target].shares >= sum(lefts)
+    return {
+        target: Moved(noted[target].shares, sum(compute_value(load_validator(chain.ledger, target), n) for n in lefts))
+        for target, lefts in parts.items()
+    }
 
 
 def cut_to_cap(stakes: dict[AccountId, int], cap: Fraction) -> dict[AccountId, int]:
@@ -234,7 +270,7 @@ def test_everybody_can_leave_in_the_end(data: st.DataObject) -> None:
     for _ in range(3):
         for key in keys:
             leave(chain, key)
-        while any(chain.account(key).unbonding or load_delegations(chain.ledger, key.account).leaving for key in keys):
+        while any(chain.account(key).unbonding or is_under_way(chain, key) for key in keys):
             before = chain.height
             for key in keys:
                 if load_account(chain.ledger, key.account).balance:
@@ -245,6 +281,12 @@ def test_everybody_can_leave_in_the_end(data: st.DataObject) -> None:
         if account.balance > 100:
             assert (account.bonded, account.unbonding) == (0, ())
         assert isinstance(record, ValidatorRecord) and record.leaving <= 40
+
+
+def is_under_way(chain: Chain, key: SecretKey) -> bool:
+    """Whether stake of the account is on its way back, or to another validator."""
+    delegations = load_delegations(chain.ledger, key.account)
+    return bool(delegations.leaving or delegations.moving)
 
 
 def leave(chain: Chain, key: SecretKey) -> None:
