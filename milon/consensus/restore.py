@@ -24,7 +24,7 @@ from milon.consensus.replay import rebuild_proposal, replay_records
 from milon.consensus.state import NO_PLACE, Ancestor, State
 from milon.consensus.tally import forget_below_final
 from milon.consensus.turn import Turn
-from milon.consensus.views import compute_delta, find_next_view
+from milon.consensus.views import compute_delta, count_waiting, find_next_view
 from milon.consensus.votes import Place
 from milon.state.commitment import EMPTY_ROOT, compute_update
 from milon.state.ledger import Ledger
@@ -103,7 +103,7 @@ def restore(
     turn = Turn(config, replace(state, signed=max(logged, signed), floor=floor), now_ms)
     forget_below_final(turn)
     view = find_next_view(turn.state)
-    delta_ms: Count = compute_delta(config.parameters, view, turn.state.final_view)
+    delta_ms: Count = compute_delta(config.parameters, view, turn.state.final_view, count_waiting(turn.state))
     turn.update(view=view, delta_ms=delta_ms)
     turn.state = rebuild_proposal(turn.state)
     settle(turn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from milon.base.units import Count, TimeMs, View
 from milon.chain.certificate import Certificate, VoteKind
+from milon.chain.finality import HEADERS_MAX
 from milon.chain.params import Parameters
 from milon.consensus.justification import split_certificates
 from milon.consensus.members import voter_of
@@ -16,19 +17,34 @@ from milon.consensus.votes import NO_VOTES, may_nullify
 
 PATIENT_VIEWS = 2  # without a finalization before delta grows: the usual pipeline has one
 GROWTH_NUMERATOR, GROWTH_DENOMINATOR = 13, 10  # of delta per view
+WAITING_MAX = HEADERS_MAX // 2  # notarized blocks above the final one before the cap of delta gives way
+DELTA_END_MS = 1 << 40  # 35 years: 90 blocks above `WAITING_MAX` with the usual cap, and timers stay small integers
 RESENT_CERTIFICATES_MAX = 32  # at a standstill: the newest; older ones are asked for
 RESENT_VIEWS_MAX = 4  # whose own votes are sent again: certificates stand for older ones
 
 
-def compute_delta(parameters: Parameters, view: View, final_view: View) -> Count:
-    """The assumed message delay in `view`: grown by 1.3 for each view beyond two since the last final one, to a cap."""
-    delta = int(parameters.delta_ms)
-    cap = int(parameters.delta_max_ms)
-    for _ in range(max(0, view - final_view - 1 - PATIENT_VIEWS)):
+def compute_delta(parameters: Parameters, view: View, final_view: View, waiting: int = 0) -> Count:
+    """The assumed message delay in `view`: grown by 1.3 for each view beyond two since the last final one, to a cap.
+
+    Where more than `WAITING_MAX` notarized blocks are `waiting` to be final, the cap is too low for this network: it
+    grows by 1.3 for each block more. So no run of blocks without a finalization gets longer than sync can serve.
+    """
+    patience = view - final_view - 1 - PATIENT_VIEWS
+    delta = _grow(parameters.delta_ms, patience, parameters.delta_max_ms)
+    return Count(_grow(delta, waiting - WAITING_MAX, DELTA_END_MS))
+
+
+def _grow(delta: int, times: int, cap: int) -> int:
+    for _ in range(max(0, times)):
         if delta >= cap:
             break
         delta = delta * GROWTH_NUMERATOR // GROWTH_DENOMINATOR
-    return Count(min(delta, cap))
+    return min(delta, cap)
+
+
+def count_waiting(state: State) -> int:
+    """How many views above the final one are known to be notarized."""
+    return sum(view > state.final_view for view in state.notarizations)
 
 
 def compute_standstill_period(parameters: Parameters, delta_ms: Count) -> int:
@@ -48,7 +64,7 @@ def advance_view(turn: Turn) -> None:
     view = find_next_view(state)
     if view <= state.view:
         return
-    delta_ms = compute_delta(turn.config.parameters, view, state.final_view)
+    delta_ms = compute_delta(turn.config.parameters, view, state.final_view, count_waiting(state))
     turn.update(view=view, entered_ms=turn.now_ms, delta_ms=delta_ms)
     _forget_far_behind(turn)
 

@@ -6,15 +6,16 @@ import pytest
 
 from milon.base.errors import Reason, Rejected
 from milon.base.units import Epoch, TimeMs, View
-from milon.chain.certificate import Vote
+from milon.chain.certificate import Certificate, Vote, VoteContent, VoteKind
 from milon.consensus.effects import Persist, Send, SetTimer
 from milon.consensus.engine import step
 from milon.consensus.events import MessageReceived, TimerFired
-from milon.consensus.messages import LoggedVote, LogRecord, Proposal, StatusRequest
+from milon.consensus.messages import LoggedCertificate, LoggedVote, LogRecord, Proposal, StatusRequest
 from milon.consensus.restore import load_tip, restore
 from milon.consensus.state import NO_PLACE
 from milon.state.memory_store import MemoryStore
 from tests.consensus.captured import Moment, catch
+from tests.simulation.cheap import account_of
 from tests.simulation.network import Behaviour, Faults, Network
 
 
@@ -63,6 +64,37 @@ def test_a_log_that_lost_the_newest_vote_of_a_view_leaves_the_signer_silent_in_i
     assert whole.floor == NO_PLACE and older.floor == place
     _, effects = step(moment.config, older, TimerFired(TimeMs(moment.now_ms + 60_000)))
     assert not any(isinstance(effect, Persist) and isinstance(effect.record, LoggedVote) for effect in effects)
+
+
+def _certify(moment: Moment, kind: VoteKind) -> Certificate:
+    """A certificate of the current view by everybody but this node."""
+    view, epoch = moment.state.view, moment.state.members.epoch
+    block = None if kind is VoteKind.NULLIFY else moment.proposal.vote.content.block
+    content = VoteContent(kind, epoch, view, block)
+    keys = [key for key in moment.node.network.keys if account_of(key) != moment.config.account]
+    votes = [moment.config.cryptography.sign_vote(key, moment.config.chain_id, content) for key in keys]
+    return Certificate(content, tuple(vote.signer for vote in votes), tuple(vote.signature for vote in votes))
+
+
+@pytest.mark.parametrize("kind", list(VoteKind))
+def test_a_certificate_is_written_down_and_leads_out_of_its_view_after_a_restart(
+    moment: Moment, kind: VoteKind
+) -> None:
+    """Nobody else need be there to send it again: all machines may have stopped at once."""
+    certificate = _certify(moment, kind)
+    _, effects = moment.take(certificate)
+    order = [type(effect) for effect in effects]
+    assert Persist(LoggedCertificate(certificate)) in effects and Send(None, certificate) in effects
+    assert order.index(Send) > order.index(Persist) + order.count(Persist) - 1, "all is written down before it is sent"
+    records = (*moment.node.log, *(effect.record for effect in effects if isinstance(effect, Persist)))
+    state, _ = restore(moment.config, records, (Epoch(0), View(moment.state.view)), moment.now_ms)
+    assert state.view == moment.state.view + 1
+    held = {
+        VoteKind.NOTARIZE: state.notarizations.get(moment.state.view),
+        VoteKind.NULLIFY: state.nullifications.get(moment.state.view),
+        VoteKind.FINALIZE: state.finalization,
+    }
+    assert held[kind] == certificate
 
 
 def test_every_node_down_at_once_and_the_chain_goes_on() -> None:

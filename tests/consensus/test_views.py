@@ -1,16 +1,25 @@
 """Time: delta grows by 1.3 beyond two views without a finalization, to its cap, and a standstill is bounded."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from milon.base.units import View
+from milon.chain.finality import HEADERS_MAX
 from milon.chain.params import Parameters
 from milon.consensus.effects import Send
 from milon.consensus.engine import step
 from milon.consensus.events import TimerFired
 from milon.consensus.messages import CertificateBatch, StatusRequest
-from milon.consensus.views import RESENT_CERTIFICATES_MAX, compute_delta, find_next_view
+from milon.consensus.views import (
+    DELTA_END_MS,
+    RESENT_CERTIFICATES_MAX,
+    WAITING_MAX,
+    compute_delta,
+    count_waiting,
+    find_next_view,
+)
 from tests.consensus.captured import catch
 
 
@@ -24,6 +33,23 @@ def test_delta_grows_and_a_finalization_resets_it(view: int, final_view: int, de
 
 def test_a_very_long_outage_costs_no_time_to_compute() -> None:
     assert compute_delta(Parameters(), View(1 << 50), View(0)) == Parameters().delta_max_ms
+
+
+def test_the_cap_gives_way_before_a_run_without_finality_is_too_long_to_be_served() -> None:
+    """Whatever the delay of the network, delta is beyond it long before `HEADERS_MAX` blocks wait to be final."""
+    parameters, view = Parameters(), View(1 << 50)
+    deltas = [compute_delta(parameters, view, View(0), waiting) for waiting in range(HEADERS_MAX)]
+    assert set(deltas[: WAITING_MAX + 1]) == {parameters.delta_max_ms}
+    assert deltas[WAITING_MAX + 1] == 26_000
+    assert all(before <= after for before, after in pairwise(deltas))
+    assert deltas[WAITING_MAX + 90] == deltas[-1] == DELTA_END_MS
+
+
+def test_blocks_wait_as_long_as_no_later_view_is_final() -> None:
+    state = catch().state
+    certificate = next(iter(state.notarizations.values()))
+    held = {View(view): certificate for view in range(state.final_view, state.final_view + 8)}
+    assert count_waiting(replace(state, notarizations=held)) == 7
 
 
 def test_the_next_view_follows_any_certificate() -> None:
