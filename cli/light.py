@@ -22,7 +22,7 @@ _noun = typer.Typer(help="Follow the chain without keeping it: by certificates a
 FolderOption = Annotated[Path, typer.Option("--data", help="Folder that keeps what was verified.")]
 GenesisOption = Annotated[str, typer.Option("--genesis-hash", help="The chain's genesis hash.")]
 TrustedOption = Annotated[
-    str, typer.Option("--trusted-hash", help="Hash of a recent final block you trust; the genesis where left out.")
+    str, typer.Option("--trusted-hash", help="Hash of a recent final block you trust; without one, the genesis.")
 ]
 
 
@@ -116,5 +116,7 @@ def _report(found: LightReport, as_json: bool) -> None:
     )
     if found.account is not None and found.record is None:
         print_lines(["the account is proved to have never been used"])
+    if found.caution:
+        print_lines([found.caution])
     if not found.witnesses:
         print_lines(["no second peer was asked: give another --bootstrap to have it witnessed"])

@@ -19,11 +19,12 @@ import trio
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
-from milon.base.units import Count, Height
+from milon.base.units import Count, Height, TimeMs
 from milon.chain.block import Header, compute_header_hash
 from milon.chain.finality import encode_finality
 from milon.chain.genesis import Genesis
 from milon.node.folder import PRIVATE, read_file, write_file
+from milon.node.light_age import require_near, require_young
 from milon.node.light_client import ASK_S, LightClient, trust_hash
 from milon.node.proofs import verify_contents
 from milon.node.questions import (
@@ -38,6 +39,7 @@ from milon.node.questions import (
     SnapshotOffer,
     SnapshotsAnswer,
 )
+from milon.node.runner import read_clock_ms
 from milon.p2p.transport import Channel, PeerId, Transport
 from milon.state.chunks import CHUNK_MAX_BYTES, DEPTH_MAX, StateChunk, assemble, verify_chunk
 from milon.state.store import Commit
@@ -55,8 +57,17 @@ Say = Callable[[str], None]
 class StateSync:
     """One sync; `run` gives the commit that an empty store takes."""
 
-    def __init__(self, transport: Transport, genesis: Genesis, trusted: Digest, folder: Path, say: Say) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        genesis: Genesis,
+        trusted: Digest,
+        folder: Path,
+        say: Say,
+        now_ms: Callable[[], TimeMs] = read_clock_ms,
+    ) -> None:
         """`trusted` is a header hash that the operator vouches for; `folder` keeps chunks until all are there."""
+        self._now_ms = now_ms
         self._transport = transport
         self._genesis = genesis
         self._trusted = trusted
@@ -66,8 +77,10 @@ class StateSync:
         self.fetched = 0  # chunks that came over the network in this run
 
     async def run(self) -> Commit:
-        """Raises `Rejected` where the hash is unknown, nobody offers a snapshot, or providers stay away."""
+        """Raises `Rejected` where the hash is unknown or too old, nobody offers a snapshot, or providers stay away."""
         trust = await trust_hash(self._transport, self._genesis, self._trusted)
+        if trust.header is not None:
+            require_young(trust.header, self._now_ms(), self._genesis.parameters)
         client = LightClient(self._transport, self._genesis, trust)
         self._say(f"the trusted header is at height {trust.height}")
         refusal = Rejected(Reason.UNAVAILABLE, "no peer offers a snapshot yet; join without --trusted-hash, or later")
@@ -77,6 +90,8 @@ class StateSync:
             except Rejected as error:
                 refusal = error
                 continue
+            if trust.header is not None:
+                require_near(trust.header, offer.height, self._genesis.parameters)
             self._say(f"taking the state after block {offer.height}, {1 << offer.depth} chunks")
             folder = self._folder / f"{compute_header_hash(answer.block.header).hex()}-{offer.depth}"
             await self._fetch_chunks(answer.block.header, offer, folder)

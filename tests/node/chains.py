@@ -53,7 +53,7 @@ class Grown:
 
 
 @cache
-def grow(time_ms: int = 3_000, transfers: int = 12, epoch_blocks: int = 0) -> Grown:
+def grow(time_ms: int = 3_000, transfers: int = 12, epoch_blocks: int = 0, unbond_blocks: int = 1_000) -> Grown:
     """A chain of one validator after so much simulated time, with transfers to as many accounts; made once.
 
     With epochs of some blocks the validator bonds a coin with every second transaction, so that its power, and with it
@@ -61,7 +61,12 @@ def grow(time_ms: int = 3_000, transfers: int = 12, epoch_blocks: int = 0) -> Gr
     """
     parameters = PARAMETERS
     if epoch_blocks:
-        parameters = replace(PARAMETERS, epoch_blocks=Count(epoch_blocks), evidence_age_blocks=Count(2 * epoch_blocks))
+        parameters = replace(
+            PARAMETERS,
+            epoch_blocks=Count(epoch_blocks),
+            evidence_age_blocks=Count(2 * epoch_blocks),
+            unbond_blocks=Count(unbond_blocks),
+        )
     network = Network(
         7, (1_000_000,), [Behaviour()], Faults(), application=CONTRACTS, cryptography=ED25519,
         make_table=compute_genesis_ledger, parameters=parameters,

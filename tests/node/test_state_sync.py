@@ -25,6 +25,7 @@ from milon.state.chunks import CHUNK_MAX_BYTES, StateChunk
 from milon.state.memory_store import MemoryStore
 from tests.node.chains import Grown, Tamper, grow, serve_chain, unchanged
 from tests.p2p.networks import AnyTransport, Network, connect, network_of
+from tests.simulation.network import START_MS
 
 EPOCHS = (3_000, 12, 4)
 
@@ -56,7 +57,7 @@ async def visit(network: Network, grown: Grown, folder: Path, *tampers: Tamper) 
 
 
 def sync_of(visitor: AnyTransport, grown: Grown, trusted: Digest, folder: Path) -> StateSync:
-    return StateSync(visitor, grown.genesis, trusted, folder, lambda line: None)
+    return StateSync(visitor, grown.genesis, trusted, folder, lambda line: None, lambda: TimeMs(START_MS + 3_000))
 
 
 def spoil(question: bytes, answer: bytes) -> bytes:
@@ -102,6 +103,23 @@ async def test_a_snapshot_below_the_trusted_header_is_reached_over_parents(
         await connect(visitor, peer.transport)
         commit = await sync_of(visitor, grown, hash_at(grown, tip_of(grown)), tmp_path / "sync").run()
     assert commit.tip == older.store.tip() and commit.state_root == older.store.state_root()
+
+
+@pytest.mark.parametrize("is_far", [True, False])
+async def test_a_trusted_header_that_is_too_old_is_refused_before_anything_is_fetched(
+    tmp_path: Path, is_far: bool
+) -> None:
+    """Either the snapshot lies more blocks above it than stake has to wait, or the clock says that it is old."""
+    grown = grow(3_000, 12, 2, 5)
+    trusted = hash_at(grown, 2 if is_far else tip_of(grown))
+    now_ms = TimeMs(START_MS + (1_000 if is_far else 3_600_000))
+    async with network_of("memory") as network:
+        visitor = await visit(network, grown, tmp_path, unchanged)
+        sync = StateSync(visitor, grown.genesis, trusted, tmp_path / "sync", lambda line: None, lambda: now_ms)
+        with pytest.raises(Rejected) as caught:
+            await sync.run()
+    assert caught.value.reason is Reason.STALE and "--trusted-hash" in caught.value.detail
+    assert not (tmp_path / "sync").exists()
 
 
 async def test_who_sends_a_wrong_chunk_is_dropped_and_the_others_suffice(tmp_path: Path) -> None:
