@@ -200,6 +200,10 @@ CORRECTIONS: dict[str, tuple[tuple[int, int], ...]] = {
         (0xB70FFFE5, 0xB710000D),
         (0xBB0EC8C4, 0xBB0EF0A5),
     ),
+    "sin": (
+        (0x46199998, 0xBEB1FA5D),
+        (0xC6199998, 0x3EB1FA5D),
+    ),
 }
 
 
