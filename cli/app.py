@@ -32,6 +32,7 @@ from . import (
     stake,
     testnet,
     validator,
+    verify_block,
 )
 from .exits import Exit
 from .output import print_error
@@ -71,6 +72,7 @@ for noun in (
     job,
     program,
     block,
+    verify_block,
     model,
     account,
     stake,

@@ -40,7 +40,7 @@ from milon.node.questions import (
 from milon.p2p.allowance import Allowance
 from milon.p2p.transport import PeerId
 from milon.state.ledger import Ledger
-from milon.state.store import Store
+from milon.state.store import Store, StoreReader
 
 READERS = 2  # threads that read for others: the engine's work goes on beside them
 ANSWERS_PER_S, ANSWERS_MAX = 2.0, 64.0  # to one peer: an answer takes up to a fifth of a second of one core
@@ -77,7 +77,7 @@ class Answers:
             case AskHeight():
                 return encode(self._block(self._store.block_by_height(question.height)))
             case AskJob():
-                return encode(self._job(question))
+                return encode(find_job(self._store, question.job))
             case AskTransactions():
                 return encode(self._transactions(question))
             case AskHeader() | AskHeaders() | AskState() | AskSnapshots() | AskChunk() | AskClock():
@@ -94,17 +94,6 @@ class Answers:
             raise Rejected(Reason.UNAVAILABLE, "this node has no report of that block")
         return BlockAnswer(block, decode(BlockReport, report), prove_finality(self._store, block.header.height))
 
-    def _job(self, question: AskJob) -> JobAnswer:
-        record = Ledger(self._store).load(job_key(question.job), Job)
-        if record is None:
-            raise Rejected(Reason.UNKNOWN, f"no job {question.job.hex()[:8]} on this chain")
-        raw = self._store.block_by_height(record.submitted_height)
-        for transaction in decode(Block, raw).transactions if raw is not None else ():
-            is_it = JobId(compute_transaction_hash(transaction)) == question.job
-            if is_it and isinstance(transaction.body.action, SubmitJob):
-                return JobAnswer(transaction.body)
-        raise Rejected(Reason.UNAVAILABLE, "the block that took the job in is not here")
-
     def _transactions(self, question: AskTransactions) -> TransactionsAnswer:
         require(len(question.known) <= HASHES_MAX, Reason.TOO_LARGE, f"more than {HASHES_MAX} hashes")
         known = frozenset(question.known)
@@ -116,3 +105,16 @@ class Answers:
                 chosen.append(transaction)
                 room -= size
         return TransactionsAnswer(tuple(chosen))
+
+
+def find_job(store: StoreReader, job: JobId) -> JobAnswer:
+    """The transaction that submitted a job; `Rejected`: UNKNOWN, or UNAVAILABLE where its block is not here."""
+    record = Ledger(store).load(job_key(job), Job)
+    if record is None:
+        raise Rejected(Reason.UNKNOWN, f"no job {job.hex()[:8]} on this chain")
+    raw = store.block_by_height(record.submitted_height)
+    for transaction in decode(Block, raw).transactions if raw is not None else ():
+        is_it = JobId(compute_transaction_hash(transaction)) == job
+        if is_it and isinstance(transaction.body.action, SubmitJob):
+            return JobAnswer(transaction.body)
+    raise Rejected(Reason.UNAVAILABLE, "the block that took the job in is not here")

@@ -17,18 +17,11 @@ from milon.base.ids import AccountId, Digest
 from milon.base.signing import SecretKey
 from milon.base.units import Height
 from milon.chain.genesis import Genesis
-from milon.node.blob_room import BlobRoom
-from milon.node.folder import NodeFolder
 from milon.node.keys import generate_key
-from milon.node.light_client import LightClient, trust_genesis, trust_hash
-from milon.node.light_sync import LightReport, light_sync, refusing_conflicts
+from milon.node.light_client import trust_hash
+from milon.node.light_sync import LightReport, light_sync
 from milon.node.runner import read_clock_ms
-from milon.node.task_context import TaskContext
-from milon.node.verify import STATES_S, Verifier, VerifyReport, fetch_block, fetch_genesis
-from milon.node.work_progress import WorkBoard
-from milon.node.workers import Worker
-from milon.p2p.blob_store import BlobStore
-from milon.p2p.blobs import BlobClient
+from milon.node.verify import fetch_genesis
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.libp2p_transport import LibP2PTransport
 from milon.p2p.settings import TransportSettings
@@ -104,68 +97,6 @@ async def _drain(transport: Transport) -> None:
     """A visitor takes no part in consensus: what it is told unasked, it lets go."""
     async for _ in transport.received():
         pass
-
-
-async def verify_block_async(
-    name: Height | Digest,
-    bootstrap: Sequence[str],
-    genesis_hash: Digest,
-    folder: Path,
-    segments_max: int | None,
-    threads: int,
-    device: str,
-    say: Callable[[str], None],
-    patience_s: float,
-) -> VerifyReport:
-    """See `verify_block`."""
-    place = NodeFolder(folder)
-    for path in (place.blobs, place.work):
-        await trio.Path(path).mkdir(parents=True, exist_ok=True)
-    say("connecting")
-    async with visiting(bootstrap, genesis_hash) as visit:
-        say(f"connected to {len(visit.transport.peers())} peers; fetching the block and its certificate")
-        client = LightClient(visit.transport, visit.genesis, trust_genesis(visit.genesis))
-        with refusing_conflicts(folder):
-            answer = await fetch_block(client, visit.transport, name)
-        say(f"{client.witnesses} other peers say the same of its header")
-        worker = Worker(threads, device, folder / "worker.log")
-        try:
-            blob_store = BlobStore(place.blobs)
-            context = TaskContext(
-                key=visit.key,
-                parameters=visit.genesis.parameters,
-                blobs=BlobRoom(blob_store, BlobClient(visit.transport, blob_store), visit.transport),
-                work=worker.run,
-                folder=place.work,
-                board=WorkBoard(),
-                adversary="",
-                will_accept=False,
-            )
-            return await Verifier(context, visit.transport, say, patience_s).verify(answer, segments_max)
-        finally:
-            await worker.stop()
-
-
-def verify_block(
-    folder: Path,
-    bootstrap: Sequence[str],
-    genesis_hash: Digest,
-    name: Height | Digest,
-    *,
-    segments: int | None = None,
-    threads: int = 1,
-    device: str = "auto",
-    say: Callable[[str], None] = lambda line: None,
-    patience_s: float = STATES_S,
-) -> VerifyReport:
-    """Check a block, by height or header hash, from nothing but bootstrap addresses and the genesis hash.
-
-    `folder` keeps what was fetched; `segments` bounds the replays (None: all), `patience_s` the search for
-    each state. Raises `Rejected` where the block cannot
-    be checked: nobody answers, the data is not to be had, the disk is full.
-    """
-    how = (segments, threads, device, say, patience_s)
-    return trio.run(verify_block_async, name, bootstrap, genesis_hash, folder, *how)
 
 
 async def _light_async(

@@ -7,27 +7,35 @@ aggregate and its evaluation computed again. Nothing is believed because a peer 
 
 from __future__ import annotations
 
-import logging
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.hashing import digest
-from milon.base.ids import AccountId, Digest, JobId, short
+from milon.base.ids import NO_DIGEST, AccountId, ClaimId, Digest, JobId, short
 from milon.base.units import Count, Height
 from milon.chain.block import Header, compute_header_hash
 from milon.chain.genesis import Genesis, compute_genesis_hash, verify_genesis
 from milon.chain.learning import ClosedRound, SettledClaim
 from milon.chain.transaction import SubmitJob
 from milon.node.light_client import LightClient
+from milon.node.pinpoint import find_difference
 from milon.node.proofs import verify_contents
 from milon.node.questions import AskBlock, AskGenesis, AskJob, BlockAnswer, JobAnswer, Question
-from milon.node.task_context import RECORDS_MAX_BYTES, TaskContext, fetch_files, fetch_job, size_of_state
+from milon.node.task_context import (
+    RECORDS_MAX_BYTES,
+    TaskContext,
+    as_result,
+    fetch_files,
+    fetch_job,
+    size_of_state,
+)
 from milon.node.tasks import WITHHELD, with_withheld
+from milon.node.verify_levels import CERTIFIED, SAMPLE_SEGMENTS, Done, Level, Lie, VerifyReport, make_report
 from milon.p2p.transport import Channel, Transport
 from milon.pol.claim import SegmentRecord, SegmentRecords, verify_records
 from milon.pol.terms import JobSpec
@@ -38,43 +46,14 @@ from milon.pol.work import (
     ReplayItem,
     ReplaySegments,
     RoundAggregated,
+    SegmentReplayed,
     SegmentsReplayed,
 )
-
-_LOG = logging.getLogger(__name__)
 
 ASK_S = 10.0  # one question to one peer
 STATES_S = 60.0  # one state from all peers
 
 T = TypeVar("T")
-
-
-class Lie(Exception):
-    """The block is final and says something that the bits contradict."""
-
-    def __init__(self, claim: bytes, segment: int | None, detail: str) -> None:
-        super().__init__(detail)
-        self.claim = claim
-        self.segment = segment
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What was checked and what it gave."""
-
-    height: Height  # of the block
-    hash: Digest  # of its header
-    verdict: str  # "valid", or "invalid"
-    detail: str  # what is wrong; empty where nothing is
-    claim: str  # hexadecimal name of the claim that lies; empty where none does
-    segment: int | None  # of that claim
-    trainer: str  # hexadecimal; whose claim
-    rounds: int  # closed by the block
-    segments_total: int  # in its accepted claims
-    segments_replayed: int  # of those, run again here
-    proved: tuple[str, ...]  # in words
-    not_proved: tuple[str, ...]  # in words
 
 
 async def _ask(transport: Transport, question: Question, check: Callable[[bytes], T]) -> T:
@@ -147,58 +126,69 @@ class Verifier:
     """Checks the rounds that a block closes, by running them again."""
 
     def __init__(
-        self, context: TaskContext, transport: Transport, say: Callable[[str], None], patience_s: float = STATES_S
+        self,
+        context: TaskContext,
+        transport: Transport,
+        say: Callable[[str], None],
+        patience_s: float = STATES_S,
+        show: Callable[[int, int], None] = lambda done, total: None,
+        chance: random.Random | None = None,
     ) -> None:
-        """`say` takes lines for people watching; each state is looked for `patience_s` seconds at most."""
+        """`say` takes lines for people watching, `show` how many of how many segments are done.
+
+        Each state is looked for `patience_s` seconds at most. `chance` draws the sample; nobody can foresee it
+        unless it is given.
+        """
         self._context = context
         self._transport = transport
         self._say = say
+        self._show = show
         self._patience_s = patience_s
+        self._chance = chance or random.SystemRandom()
         self._trainers: dict[bytes, AccountId] = {}
         self._replayed = 0
+        self._wanted = 0
+        self._recomputed = 0
 
-    async def verify(self, answer: BlockAnswer, segments_max: int | None) -> VerifyReport:
-        """Replay up to `segments_max` segments (None: all) of the block's accepted claims, then every aggregate."""
-        header = answer.block.header
+    async def verify(
+        self, answer: BlockAnswer, segments_max: int | None = None, level: Level = Level.FULL
+    ) -> VerifyReport:
+        """Check the block's accepted claims as far as `level` says.
+
+        `segments_max` bounds the segments that are run again (None: all; a sample of `SAMPLE_SEGMENTS` on the level of
+        samples). What cannot be had gives the verdict "undecided"; `Rejected(FULL)` where this disk is full.
+        """
+        if level is Level.CERTIFICATES:
+            segments_max = 0
+        elif level is Level.SAMPLE and segments_max is None:
+            segments_max = SAMPLE_SEGMENTS
+        accepted = [
+            [claim for claim in closed.claims if claim.status == "accepted"] for closed in answer.report.closed
+        ]
+        total = sum(int(claim.count) for claims in accepted for claim in claims)
+        self._wanted = total if segments_max is None else min(total, segments_max)
+        proved = [CERTIFIED]
         lie: Lie | None = None
-        total = 0
-        proved = ["the block is final: a quorum of its epoch's validators signed it, whom the genesis leads to"]
-        for closed in answer.report.closed:
-            accepted = [claim for claim in closed.claims if claim.status == "accepted"]
-            count = sum(int(claim.count) for claim in accepted)
-            total += count
-            left = count if segments_max is None else max(0, segments_max - self._replayed)
+        doubt: Rejected | None = None
+        for closed, claims in zip(answer.report.closed, accepted, strict=True):
+            if level is Level.CERTIFICATES:
+                break
             try:
-                await self._verify_round(closed, accepted, left, proved)
+                await self._verify_round(closed, claims, self._wanted - self._replayed, level, proved)
             except Lie as found:
                 lie = found
                 break
-        trainer = self._trainers.get(lie.claim) if lie else None
-        return VerifyReport(
-            height=header.height,
-            hash=compute_header_hash(header),
-            verdict="invalid" if lie else "valid",
-            detail=lie.detail if lie else "",
-            claim=lie.claim.hex() if lie else "",
-            segment=lie.segment if lie else None,
-            trainer=trainer.hex() if trainer else "",
-            rounds=len(answer.report.closed),
-            segments_total=total,
-            segments_replayed=self._replayed,
-            proved=tuple(proved),
-            not_proved=self._list_not_proved(answer, total),
-        )
-
-    def _list_not_proved(self, answer: BlockAnswer, total: int) -> tuple[str, ...]:
-        missing = ["the rounds before this block, whose result is this block's first state"]
-        if self._replayed < total:
-            missing.append(f"{total - self._replayed} of {total} segments were not replayed")
-        if not answer.report.closed:
-            missing.append("nothing was learned in this block: it closes no round")
-        return tuple(missing)
+            except Rejected as error:
+                if error.reason is Reason.FULL:
+                    raise
+                doubt = error
+                break
+        done = Done(level, len(answer.report.closed), total, self._replayed, self._recomputed)
+        trainer = self._trainers.get(lie.claim, AccountId(b"")) if lie else AccountId(b"")
+        return make_report(answer.block.header, done, proved, lie, doubt, trainer)
 
     async def _verify_round(
-        self, closed: ClosedRound, accepted: list[SettledClaim], segments_max: int, proved: list[str]
+        self, closed: ClosedRound, accepted: list[SettledClaim], segments_max: int, level: Level, proved: list[str]
     ) -> None:
         self._say(f"job {short(closed.job)} round {closed.round}: fetching the job")
         spec = await _fetch_spec(self._transport, closed)
@@ -208,6 +198,9 @@ class Verifier:
             await self._replay_claim(closed, spec, claim, count)
         if any(shares):
             proved.append(f"round {closed.round}: {sum(shares)} segments replay to the same bits")
+        if level is not Level.FULL:
+            return
+        self._recomputed += 1  # of a void round there is nothing to recompute
         if not closed.outcome.void:
             await self._recompute(closed, spec, accepted)
             proved.append(f"round {closed.round}: the aggregate and its evaluation are the ones agreed, bit for bit")
@@ -219,33 +212,41 @@ class Verifier:
             records = decode(SegmentRecords, raw, RECORDS_MAX_BYTES).records
             verify_records(records, claim.records_root, int(claim.first), int(claim.count), claim.final_state)
         except Rejected as error:
-            raise Lie(claim.claim, None, f"the claim's records do not fit it: {error}") from None
+            raise Lie(claim.claim, None, f"the claim's records do not fit it: {error}", None) from None
         return records
 
     async def _replay_claim(self, closed: ClosedRound, spec: JobSpec, claim: SettledClaim, count: int) -> None:
-        """Replay the last `count` segments of a claim: a tampered final state shows in the last."""
+        """Replay `count` segments of a claim, drawn so that nobody can foresee which."""
         if count == 0:
             return
         self._say(f"round {closed.round}: replaying {count} of {claim.count} segments of {short(claim.trainer)}")
         records = await self._records(claim)
-        places = range(len(records) - count, len(records))
-        starts = [records[place - 1].state if place else closed.state for place in places]
+        for place in sorted(self._chance.sample(range(len(records)), count)):
+            start = records[place - 1].state if place else closed.state
+            item = ReplayItem(records[place].segment, start, records[place])
+            replay = await self._replay(closed, spec, item)
+            self._replayed += 1
+            self._show(self._replayed, self._wanted)
+            if not replay.is_same:
+                self._say(f"segment {item.segment} is false; looking where")
+                found = await find_difference(self._context, closed, spec, item, self._patience_s)
+                came = short(replay.state)
+                detail = f"segment {item.segment} replays to state {came}, the claim says {short(item.record.state)}"
+                raise Lie(claim.claim, int(item.segment), detail, found)
+
+    async def _replay(self, closed: ClosedRound, spec: JobSpec, item: ReplayItem) -> SegmentReplayed:
         context = self._context
         files = await fetch_job(context, spec)
-        files += await fetch_files(context, starts, await size_of_state(context, closed.state), self._patience_s)
-        items = tuple(
-            ReplayItem(records[place].segment, start, records[place])
-            for place, start in zip(places, starts, strict=True)
-        )
-        request = ReplaySegments(spec, files, closed.seed, Count(closed.round), items)
-        result: Any = await context.work(request, 0, _ignore)
-        if not isinstance(result, SegmentsReplayed):
-            raise RuntimeError("the worker answered something else")
-        self._replayed += len(result.results)
-        for replay in result.results:
-            if not replay.is_same:
-                detail = f"segment {replay.segment} replays to state {short(replay.state)}, the claim says otherwise"
-                raise Lie(claim.claim, int(replay.segment), detail)
+        limit = await size_of_state(context, closed.state)
+        try:
+            files += await fetch_files(context, [item.start], limit, self._patience_s)
+        except Rejected as error:
+            if error.reason is not Reason.TOO_LARGE:
+                raise
+            return SegmentReplayed(item.segment, NO_DIGEST, NO_DIGEST, is_same=False)  # no state of the job is larger
+        request = ReplaySegments(spec, files, closed.seed, Count(closed.round), (item,))
+        result = as_result(SegmentsReplayed, await context.work(request, 0, _ignore))
+        return result.results[0]
 
     async def _recompute(self, closed: ClosedRound, spec: JobSpec, accepted: list[SettledClaim]) -> None:
         self._say(f"round {closed.round}: computing the aggregate and its evaluation again")
@@ -262,11 +263,10 @@ class Verifier:
             for claim in present
         )
         request = AggregateRound(spec, files, closed.state, Count(closed.round), finals, str(context.folder))
-        result: Any = await context.work(request, 0, _ignore)
-        if not isinstance(result, RoundAggregated):
-            raise RuntimeError("the worker answered something else")
+        result = as_result(RoundAggregated, await context.work(request, 0, _ignore))
         if with_withheld(result.outcome, withheld) != closed.outcome:
-            raise Lie(b"", None, f"round {closed.round}: the aggregate or its evaluation comes to other bits")
+            detail = f"round {closed.round}: the aggregate or its evaluation comes to other bits"
+            raise Lie(ClaimId(b""), None, detail, None)
 
 
 def share_out(counts: Sequence[int], most: int) -> list[int]:
