@@ -28,6 +28,7 @@ from tests.attacks.ground import Tried
 from tests.attacks.rates import Z_999, bound_of_none, compute_catch, compute_catch_exactly, estimate
 
 ATTEMPTS = 1_000
+LOT = 100  # of one attack before the next has its turn
 RESULT = Path(__file__).parents[2] / "bench" / "results" / "attacks.json"
 CONTROL = "control: honest segments"
 ATTACKS: dict[str, Callable[[int], Iterator[Tried]]] = {
@@ -48,7 +49,7 @@ class Sampling:
     segments: int  # of a claim
     false: int  # of those
     each: int  # replayed by every member
-    trials: Callable[[], Iterator[bool]]  # whether each was caught
+    trials: Callable[[int], Iterator[bool]]  # from a number on: whether each was caught
 
 
 SAMPLINGS = (
@@ -58,7 +59,7 @@ SAMPLINGS = (
             chain_attacks.SEGMENTS,
             false,
             each,
-            lambda false=false, each=each: chain_attacks.try_samples(false, MEMBERS, each, False),  # type: ignore[misc]
+            lambda number, false=false, each=each: chain_attacks.try_samples(false, MEMBERS, each, False, number),  # type: ignore[misc]
         )
         for false, each in ((1, 4), (6, 1), (6, 4), (16, 1), (32, 1))
     ),
@@ -67,44 +68,48 @@ SAMPLINGS = (
         chain_attacks.SEGMENTS,
         6,
         4,
-        lambda: chain_attacks.try_samples(6, MEMBERS, 4, True),
+        lambda number: chain_attacks.try_samples(6, MEMBERS, 4, True, number),
     ),
-    Sampling("sampling on the chain: 1 of 16 false", 16, 1, 4, lambda: chain_attacks.try_contract(1)),
-    Sampling("sampling on the chain: 4 of 16 false", 16, 4, 4, lambda: chain_attacks.try_contract(4)),
+    Sampling("sampling on the chain: 1 of 16 false", 16, 1, 4, lambda number: chain_attacks.try_contract(1, number)),
+    Sampling("sampling on the chain: 4 of 16 false", 16, 4, 4, lambda number: chain_attacks.try_contract(4, number)),
 )
 
 
-def run_attack(name: str, attempts: int) -> Row:
-    """So many attempts at one attack."""
-    began = time.perf_counter()
-    tried = list(islice((forging.count_honest if name == CONTROL else ATTACKS[name])(0), attempts))
-    accepted = sum(one.is_accepted for one in tried)
-    row: Row = {"name": name, "attempts": attempts, "accepted": accepted}
-    if not accepted:
-        row["accepted_at_most"] = bound_of_none(attempts)
-    plain = [one.fools_tolerance for one in tried if one.fools_tolerance is not None]
-    if plain:
-        row["fools_a_tolerance_verifier"] = sum(plain) / len(plain)
-    row["seconds"] = round(time.perf_counter() - began, 1)
+def run_attack(name: str, attempts: int, before: Row | None = None) -> Row:
+    """So many attempts at one attack, after those of the row `before`."""
+    began = time.process_time()
+    row: Row = dict(before or {"name": name, "attempts": 0, "accepted": 0, "seconds": 0.0})
+    attack = forging.count_honest if name == CONTROL else ATTACKS[name]
+    tried = list(islice(attack(row["attempts"]), attempts))
+    fooled = [one.fools_tolerance for one in tried if one.fools_tolerance is not None]
+    if fooled:
+        row["fools_a_tolerance_verifier"] = row.get("fools_a_tolerance_verifier", 0) + sum(fooled)
+    row["attempts"] += attempts
+    row["accepted"] += sum(one.is_accepted for one in tried)
+    row["accepted_at_most"] = bound_of_none(row["attempts"]) if not row["accepted"] else None
+    row["seconds"] = round(row["seconds"] + time.process_time() - began, 1)
     return row
 
 
-def run_sampling(sampling: Sampling, trials: int) -> Row:
-    """So many claims with false segments, and how many of them were caught."""
-    began = time.perf_counter()
-    caught = sum(islice(sampling.trials(), trials))
+def run_sampling(sampling: Sampling, trials: int, before: Row | None = None) -> Row:
+    """So many claims with false segments, after those of the row `before`, and how many of them were caught."""
+    began = time.process_time()
+    done = before["attempts"] if before else 0
+    caught = (before["caught"] if before else 0) + sum(islice(sampling.trials(done), trials))
+    total = done + trials
     exact = compute_catch_exactly(sampling.segments, sampling.false, MEMBERS, sampling.each)
     return {
         "name": sampling.name,
-        "attempts": trials,
+        "attempts": total,
         "false_share": sampling.false / sampling.segments,
         "replays": MEMBERS * sampling.each,
-        "caught": caught / trials,
-        "interval_95": asdict(estimate(caught, trials)),
+        "caught": caught,
+        "rate": caught / total,
+        "interval_95": asdict(estimate(caught, total)),
         "predicted": compute_catch(sampling.false / sampling.segments, MEMBERS * sampling.each),
         "predicted_without_replacement": exact,
-        "is_as_predicted": estimate(caught, trials, Z_999).holds(exact),
-        "seconds": round(time.perf_counter() - began, 1),
+        "is_as_predicted": estimate(caught, total, Z_999).holds(exact),
+        "seconds": round((before["seconds"] if before else 0.0) + time.process_time() - began, 1),
     }
 
 
@@ -114,11 +119,11 @@ def describe(row: Row) -> str:
         low, high = row["interval_95"]["low"], row["interval_95"]["high"]
         verdict = "" if row["is_as_predicted"] else "  NOT AS PREDICTED"
         return (
-            f"{row['name']:62} caught {row['caught']:.3f} ({low:.3f} to {high:.3f}) of {row['attempts']}; "
+            f"{row['name']:62} caught {row['rate']:.3f} ({low:.3f} to {high:.3f}) of {row['attempts']}; "
             f"1-(1-f)^q {row['predicted']:.3f}, without replacement {row['predicted_without_replacement']:.3f}{verdict}"
         )
     plain = row.get("fools_a_tolerance_verifier")
-    beside = "" if plain is None else f"; a tolerance verifier accepts {100 * plain:.0f} %"
+    beside = "" if plain is None else f"; a tolerance verifier accepts {plain}"
     return f"{row['name']:62} accepted {row['accepted']} of {row['attempts']}{beside}"
 
 
@@ -129,12 +134,12 @@ def is_good(row: Row) -> bool:
     return bool(row["accepted"] == (row["attempts"] if row["name"] == CONTROL else 0))
 
 
-def run_one(name: str, attempts: int) -> Row:
+def run_one(name: str, attempts: int, before: Row | None = None) -> Row:
     """One row of the table."""
     for sampling in SAMPLINGS:
         if sampling.name == name:
-            return run_sampling(sampling, attempts)
-    return run_attack(name, attempts)
+            return run_sampling(sampling, attempts, before)
+    return run_attack(name, attempts, before)
 
 
 def list_names(words: list[str]) -> list[str]:
@@ -164,14 +169,20 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also what is there already")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = _read(options.result)
+    rows = {} if options.again else _read(options.result)
     names = list_names(options.words)
-    for place, name in enumerate(names, 1):
-        if options.again or rows.get(name, {}).get("attempts", 0) < options.attempts:
-            print(f"[{place}/{len(names)}] {name} ...", file=sys.stderr, flush=True)
-            rows[name] = run_one(name, options.attempts)
-            _write(options.result, rows)
-        print(describe(rows[name]), flush=True)
+    while True:  # all in turns, so that a campaign that is stopped has something to say of each
+        done = {name: rows[name]["attempts"] if name in rows else 0 for name in names}
+        goal = min(options.attempts, min(done.values()) // LOT * LOT + LOT)
+        for name in names:
+            if done[name] < goal:
+                rows[name] = run_one(name, goal - done[name], rows.get(name))
+                _write(options.result, rows)
+                print(f"{goal}/{options.attempts} {name}", file=sys.stderr, flush=True)
+        if goal >= options.attempts:
+            break
+    for name in names:
+        print(describe(rows[name]))
     return 0 if all(is_good(rows[name]) for name in names) else 1
 
 

@@ -103,14 +103,13 @@ def is_caught(keys: tuple[SecretKey, ...], claim: ClaimId, beacon: Digest, false
     return any(place in false for key in keys for place in draw_sample(key, claim, beacon, SEGMENTS, each)[1])
 
 
-def try_samples(false: int, members: int, each: int, is_grinding: bool) -> Iterator[bool]:
+def try_samples(false: int, members: int, each: int, is_grinding: bool, number: int = 0) -> Iterator[bool]:
     """Claims with so many false segments, one after the other: whether each is caught.
 
     The grinder makes sixteen variants of its claim and hands in the one that a draw with its own key, on the newest
     beacon there is, would miss. The beacon that counts comes two blocks later, and the keys that count are others'.
     """
     keys, grinder = make_keys(members, "member"), make_keys(1, "grinder")
-    number = 0
     while True:
         places = draw_false(SEGMENTS, false, number)
         old, beacon = (digest("attack-beacon", f"{number} {age}".encode()) for age in ("old", "new"))
@@ -134,9 +133,8 @@ def try_plain_grinding(false: int, each: int) -> Iterator[bool]:
         number += 1
 
 
-def try_contract(false: int) -> Iterator[bool]:
+def try_contract(false: int, number: int = 0) -> Iterator[bool]:
     """Claims of sixteen segments with so many false, audited at a quarter by three: whether each is refuted."""
-    number = 0
     while True:
         lies = frozenset(
             16 * quarter + place for quarter in range(4) for place in sorted(draw_false(16, false, number))

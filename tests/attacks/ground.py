@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -29,11 +30,12 @@ from milon.gpu.replay import replay_segment
 from milon.gpu.train import RoundWork, SegmentRun, run_segment
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
 from milon.pol.work import ReplayItem
-from tests.gpu.small_job import list_files, make_rows, open_small, open_work
+from tests.gpu.small_job import list_files, make_rows, open_work
 
 State = dict[str, Tensor]
 Schedule = Callable[[Tensor], Tensor]
 SEGMENTS = 6  # of a round, in every job here
+ATTEMPTS_EACH = 4  # on one honest segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,17 @@ def make_perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 3))
 
 
+def make_full_model() -> nn.Module:
+    """The cheats' model: buffers of a normalisation, and draws."""
+    torch.manual_seed(5)
+    hidden = (nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Dropout(0.25))
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(12, 3))
+
+
 def _make_job(rate: float, momentum: float, schedule: Schedule | None) -> Job:
     return Job(
         name="attacked",
-        model=make_perceptron(),
+        model=make_full_model() if momentum else make_perceptron(),
         loss=functional.cross_entropy,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate, momentum=momentum),
         train=make_rows(60, 1),
@@ -78,7 +87,10 @@ def _make_job(rate: float, momentum: float, schedule: Schedule | None) -> Job:
 
 @cache
 def open_job(rate: float = 0.1, momentum: float = 0.0, warm_up_steps: int = 0) -> tuple[RoundWork, bytes]:
-    """The work of a perceptron's job with stochastic gradient descent, and the bytes of its first state."""
+    """A job's work with stochastic gradient descent, and the bytes of its first state.
+
+    With momentum, its state has every kind of tensor: parameters, buffers, moments, and the count of steps.
+    """
     schedule = warm_up(warm_up_steps) if warm_up_steps else None
     prepared = prepare(_make_job(rate, momentum, schedule), Path(mkdtemp(prefix="milon-attacks-")))
     return open_work(prepared.spec, list_files(prepared))
@@ -89,19 +101,20 @@ def of_round(work: RoundWork, number: int) -> RoundWork:
     return dataclasses.replace(work, seed=Digest(digest("attacked-round", number.to_bytes(8, "big"))))
 
 
-def grounds(seed: int, opened: tuple[RoundWork, bytes] | None = None) -> Iterator[tuple[Ground, random.Random]]:
-    """Honest segments of ever new rounds, and a source of chance for each; of the small job unless told otherwise.
+def open_cheated() -> tuple[RoundWork, bytes]:
+    """The job that trainers cheat on."""
+    return open_job(0.1, 0.9, 4)
 
-    The small job has every kind of state: buffers of a normalisation, Adam's moments, step counts, and draws.
-    """
-    work, start = opened or open_small()
-    number = seed
-    while True:
-        chance = random.Random(f"attack {number}")
-        segment = chance.randrange(SEGMENTS)
+
+def grounds(seed: int) -> Iterator[tuple[Ground, random.Random]]:
+    """Honest segments of ever new rounds, each for a few attempts, and a source of chance for each attempt."""
+    work, start = open_cheated()
+    for number in count(seed):
+        segment = number % SEGMENTS
         held = of_round(work, number)
-        yield Ground(held, start, segment, run_segment(held, start, segment)), chance
-        number += 1
+        ground = Ground(held, start, segment, run_segment(held, start, segment))
+        for attempt in range(ATTEMPTS_EACH):
+            yield ground, random.Random(f"attack {number} {attempt}")
 
 
 def record_of(segment: int, run: SegmentRun) -> SegmentRecord:
