@@ -6,8 +6,9 @@ SEEDS ?= 1000
 FIRST ?= 0
 RUNS ?= 20
 COUNT ?= 100000
+WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants attacks soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality clean
+.PHONY: venv demo test check simulate mutants attacks soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-robustness clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -82,6 +83,10 @@ bench-sync: venv
 
 bench-finality: venv
 	$(BIN)/python -m bench.finality
+
+# Not part of `bench`: about 40 minutes of one core; WORKERS=N shares them out.
+bench-robustness: venv
+	$(BIN)/python -m bench.robustness --workers $(WORKERS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

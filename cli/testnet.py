@@ -25,7 +25,10 @@ BusyBlockTimeOption = Annotated[int, typer.Option(min=1, help="Pause before a bl
 DeltaOption = Annotated[int, typer.Option(min=1, help="Assumed delay of a message, ms.")]
 AdversaryOption = Annotated[
     list[str] | None,
-    typer.Option(help="INDEX=KIND: sign-flip, scaled, noise, nan, lazy or accept; repeat."),
+    typer.Option(
+        help="INDEX=KIND: sign-flip, scaled, noise, nan, infinity, huge, zero, label-flip, alie, ipm, "
+        "min-max, min-sum, lazy or accept; repeat."
+    ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of each node's worker.")]
 

@@ -14,7 +14,8 @@ from milon.base.hashing import digest
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Count
 from milon.gpu.aggregate import aggregate_round
-from milon.gpu.attacks import apply_attack
+from milon.gpu.attacks_kinds import GUESSES_MAX, LABEL_FLIP, apply_attack, guess_finals
+from milon.gpu.attacks_rows import count_classes, flip_labels
 from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, from_bytes, to_bytes
 from milon.gpu.evaluate import Evaluation, evaluate_state
 from milon.gpu.interpreter import Plan
@@ -52,27 +53,37 @@ def _open_work(spec: JobSpec, files: Files, library: Library, seed: Digest, roun
     return RoundWork(plan, layout_of(plan.program), data, terms.batch_size, terms.steps_per_segment, seed, round_number)
 
 
-def _tamper(request: TrainSegments, start: bytes, run: SegmentRun) -> SegmentRun:
-    """The run as an adversary claims it: a hostile state under the traces of the real steps."""
+def _tamper(request: TrainSegments, kept: Sequence[bytes], run: SegmentRun) -> SegmentRun:
+    """The run as an adversary claims it: a hostile state under the traces of the real steps.
+
+    `kept`: the states before and after its first segments, which tell it how honest updates differ.
+    """
     seed = int.from_bytes(digest("adversary", request.seed, request.first.to_bytes(8, "big"))[:4], "big")
-    state = to_bytes(apply_attack(request.tamper, from_bytes(start), from_bytes(run.state), seed))
-    return replace(run, state=state)
+    states = [from_bytes(raw) for raw in kept]
+    guesses = guess_finals(states, int(request.count))
+    return replace(run, state=to_bytes(apply_attack(request.tamper, states[0], from_bytes(run.state), seed, guesses)))
 
 
 def _run_segments(request: TrainSegments, work: RoundWork, start: bytes) -> Iterator[SegmentRun]:
-    """The runs as they are claimed; an adversary's last one is not what it trained."""
+    """The runs as they are claimed; an adversary's last one is not what it trained, or not on the prescribed rows."""
     if request.tamper == LAZY:
         yield from [SegmentRun(start, (0,) * work.steps_per_segment, 0, None)] * request.count
         return
+    if request.tamper == LABEL_FLIP:
+        work = replace(work, data=flip_labels(work.data, count_classes(work.data)))
+    if request.tamper in ("", LABEL_FLIP):
+        yield from train_segments(work, start, request.first, request.count)
+        return
     held: SegmentRun | None = None
+    kept = [start]
     for run in train_segments(work, start, request.first, request.count):
         if held is not None:
             yield held
-        held = run if request.tamper else None
-        if held is None:
-            yield run
+        held = run
+        if len(kept) <= GUESSES_MAX:
+            kept.append(run.state)
     if held is not None:
-        yield _tamper(request, start, held)
+        yield _tamper(request, kept, held)
 
 
 def train(request: TrainSegments, library: Library, answer: Callable[[Progress], None]) -> SegmentsTrained:

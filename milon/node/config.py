@@ -22,7 +22,10 @@ _BOOTSTRAP_MAX = 64  # a newcomer needs one that answers
 _DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")  # which names there are, only the worker's library knows
 
 # How a node of a test network may misbehave in learning; it goes on voting. `milon.pol.work` hands it to the worker.
-ADVERSARIES = ("sign-flip", "scaled", "noise", "nan", "lazy", "accept")
+ADVERSARIES = (
+    "sign-flip", "scaled", "noise", "nan", "infinity", "huge", "zero", "label-flip", "alie", "ipm",
+    "min-max", "min-sum", "lazy", "accept",
+)  # fmt: skip
 
 
 class Role(StrEnum):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milon.base.errors import Reason, Rejected
-from milon.gpu.attacks import KINDS
+from milon.gpu.attacks_kinds import KINDS
 from milon.gpu.work_rounds import LAZY
 from milon.node.config import (
     ADVERSARIES,

@@ -1,0 +1,57 @@
+"""A worker of the lab: `python -m milon.client.lab_worker FOLDER`, one JSON value a line in and out.
+
+The first line in is the plan, answered by {"ready": true}; each further line a cell. Lines out: {"rounds": done} on the
+way, then {"outcome": ...}. What cannot be run, plan or cell, is answered by {"refused": reason, "detail": text}. The
+process ends when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from milon.base.errors import Rejected
+from milon.client.lab_plan import Cell, plan_from_json
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until the input ends."""
+    parser = argparse.ArgumentParser(prog="python -m milon.client.lab_worker", description="Run cells of a table.")
+    parser.add_argument("folder", type=Path, help="a prepared job")
+    chosen = parser.parse_args(arguments)
+    import torch
+
+    torch.set_num_threads(1)  # cells share the cores, not a cell's sums
+    from milon.client.lab_cell import Bench, outcome_to_json, run_cell, verify_names
+
+    sink, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    plan = plan_from_json(json.loads(sys.stdin.readline()))
+    try:
+        verify_names(plan)
+        bench = Bench(chosen.folder)
+    except Rejected as rejected:
+        _answer(sink, {"refused": rejected.reason.value, "detail": rejected.detail})
+        return 0
+    _answer(sink, {"ready": True})
+    for line in sys.stdin:
+        cell = Cell(**json.loads(line))
+        try:
+            outcome = run_cell(bench, plan, cell, lambda rounds: _answer(sink, {"rounds": rounds}))
+        except Rejected as rejected:
+            _answer(sink, {"refused": rejected.reason.value, "detail": rejected.detail})
+            continue
+        _answer(sink, {"outcome": outcome_to_json(outcome)})
+    return 0
+
+
+def _answer(sink: TextIO, value: dict[str, Any]) -> None:
+    sink.write(json.dumps(value) + "\n")
+    sink.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
