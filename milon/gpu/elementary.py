@@ -182,6 +182,14 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 # Inputs whose binary64 value above rounds to the wrong neighbour, with the right one, as bits; found over all 2^32.
 CORRECTIONS: dict[str, tuple[tuple[int, int], ...]] = {
+    "cos": (
+        (0x5922AA80, 0x3F08AEBF),
+        (0x5F18B878, 0x3F7F14BB),
+        (0x6115CB11, 0x3F78142F),
+        (0xD922AA80, 0x3F08AEBF),
+        (0xDF18B878, 0x3F7F14BB),
+        (0xE115CB11, 0x3F78142F),
+    ),
     "log": (
         (0x3C413D3A, 0xC08E158F),
         (0x41178FEB, 0x400FE5E7),
