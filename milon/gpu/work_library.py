@@ -20,6 +20,7 @@ from milon.gpu.interpreter import Plan, load
 from milon.gpu.operations import TORCH_DTYPES
 from milon.gpu.rows import DATASET_BYTES_MAX, Dataset, parse_manifest, read_dataset
 from milon.gpu.sharding import load_sharded
+from milon.gpu.train import RoundWork
 from milon.pol.program import (
     PROGRAM_BYTES_MAX,
     Budget,
@@ -30,6 +31,7 @@ from milon.pol.program import (
     verify_program,
 )
 from milon.pol.shapes import DType
+from milon.pol.terms import JobSpec
 from milon.pol.work import BlobFile
 
 PROGRAMS_KEPT = 16  # the programs of four jobs
@@ -139,6 +141,13 @@ class Library:
         while len(self._datasets) > 1 and self._count_bytes() > DATASET_BYTES_MAX:
             self._datasets.popitem(last=False)
         return dataset
+
+    def open_work(self, files: Files, spec: JobSpec, seed: Digest, round_number: int) -> RoundWork:
+        """What the segments of a round share."""
+        plan = self.open_program(files, spec.train, ProgramKind.TRAIN)
+        data = self.open_dataset(files, spec.train_rows)
+        batch_size, steps = int(spec.terms.batch_size), int(spec.terms.steps_per_segment)
+        return RoundWork(plan, layout_of(plan.program), data, batch_size, steps, seed, round_number)
 
     def _count_bytes(self) -> int:
         return sum(dataset.size_bytes for dataset in self._datasets.values())

@@ -24,7 +24,10 @@ from milon.pol.work import (
     AggregateRound,
     Answer,
     CheckJob,
+    DisputeAnswer,
+    DisputeChoose,
     Progress,
+    RefereePiece,
     ReplaySegments,
     Request,
     Result,
@@ -63,24 +66,27 @@ def _refuse(reason: Reason, detail: str) -> WorkRefused:
     return WorkRefused(reason.value, detail[:DETAIL_CHARACTERS_MAX])
 
 
-def _make_performer(
-    threads: int, device: str, shards: int
-) -> Callable[[Request, Callable[[Progress], None]], Result]:
+def _make_performer(threads: int, device: str, shards: int) -> Callable[[Request, Callable[[Progress], None]], Result]:
     """Load torch, which takes seconds, and give what performs a request."""
     import torch
 
     from milon.gpu import devices, work_check, work_rounds
+    from milon.gpu.work_dispute import Disputes
     from milon.gpu.work_library import Library
 
     torch.set_num_threads(threads)
     choice = devices.choose(device, shards)
     devices.prepare(choice)
     library = Library(choice)
+    disputes = Disputes(library)
 
     def perform(request: Request, answer: Callable[[Progress], None]) -> Result:
         try:
             with torch.no_grad():
+                disputes.make_room(request)
                 match request:
+                    case DisputeAnswer() | DisputeChoose() | RefereePiece():
+                        return disputes.perform(request)
                     case CheckJob():
                         return work_check.check_job(request, library)
                     case TrainSegments():

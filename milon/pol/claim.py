@@ -32,17 +32,24 @@ class SegmentRecords:
     records: tuple[SegmentRecord, ...]  # consecutive segments
 
 
-@wire("segment-trace/1")
-@dataclass(frozen=True, slots=True)
-class SegmentTrace:
-    """Per step an integer fingerprint of loss and gradients, which only running the steps yields."""
+EMPTY_TRACE = digest("trace")  # before the first step
+FINGERPRINT_BYTES = 8  # signed, big-endian
 
-    fingerprints: tuple[int, ...]  # signed 64-bit, one a step
+
+def extend_trace(trace: Digest, fingerprint: int) -> Digest:
+    """The trace after one more step; `fingerprint` is a signed 64-bit integer."""
+    return digest("trace-step", trace, fingerprint.to_bytes(FINGERPRINT_BYTES, "big", signed=True))
 
 
 def compute_trace(fingerprints: Sequence[int]) -> Digest:
-    """The digest of a segment's trace: secret until the trainer opens it."""
-    return digest("trace", encode(SegmentTrace(tuple(fingerprints))))
+    """A segment's trace, over one fingerprint a step, which only running the steps yields: secret until opened.
+
+    It grows step by step, so that a dispute can name the step from which on two traces differ.
+    """
+    trace = EMPTY_TRACE
+    for fingerprint in fingerprints:
+        trace = extend_trace(trace, fingerprint)
+    return trace
 
 
 def commit_trace(trace: Digest) -> Digest:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from milon.base.codec import wire
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Count
+from milon.pol import dispute
 from milon.pol.claim import SegmentRecord
 from milon.pol.terms import JobSpec
-from milon.pol.verdict import RoundOutcome
+from milon.pol.verdict import RoundOutcome, Verdict
 
 
 @wire("blob-file/1")
@@ -149,6 +150,68 @@ class RoundAggregated:
     compute_ms: Count  # time spent
 
 
+@wire("dispute-work/1")
+@dataclass(frozen=True, slots=True)
+class DisputeWork:
+    """A segment in dispute and how far the game has come."""
+
+    spec: JobSpec  # the job
+    files: tuple[BlobFile, ...]  # program, manifest, shards, and the states that are read
+    seed: Digest  # the round's seed
+    round: Count  # its number
+    item: ReplayItem  # the segment, the state before it, and the trainer's record
+    game: dispute.Game  # see there
+
+
+@wire("dispute-answer-work/1")
+@dataclass(frozen=True, slots=True)
+class DisputeAnswer:
+    """Say what an honest run shows where the game asks the trainer; reads the state before the segment."""
+
+    work: DisputeWork  # the segment and the game
+
+
+@wire("dispute-answered/1")
+@dataclass(frozen=True, slots=True)
+class DisputeAnswered:
+    """The trainer's next move."""
+
+    answer: dispute.Answer  # what is shown
+
+
+@wire("dispute-choose-work/1")
+@dataclass(frozen=True, slots=True)
+class DisputeChoose:
+    """Say what of the game's last answer differs from an honest run; reads the state before the segment."""
+
+    work: DisputeWork  # the segment and the game
+
+
+@wire("dispute-chosen/1")
+@dataclass(frozen=True, slots=True)
+class DisputeChosen:
+    """The challenger's next move."""
+
+    choice: dispute.Choice  # what it makes of the answer
+
+
+@wire("referee-piece-work/1")
+@dataclass(frozen=True, slots=True)
+class RefereePiece:
+    """Judge a game that has come to the referees; reads a state only at BINDING: the one before, or the record's."""
+
+    work: DisputeWork  # the segment and the game
+
+
+@wire("piece-refereed/1")
+@dataclass(frozen=True, slots=True)
+class PieceRefereed:
+    """Who was right: FALSE is against the trainer, TRUE against the challenger."""
+
+    verdict: Verdict  # TRUE or FALSE
+    compute_ms: Count  # time spent
+
+
 @wire("work-progress/1")
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -167,6 +230,8 @@ class WorkRefused:
     detail: str  # for people
 
 
-Request = CheckJob | TrainSegments | ReplaySegments | AggregateRound
-Result = JobChecked | SegmentsTrained | SegmentsReplayed | RoundAggregated | WorkRefused
+DisputeRequest = DisputeAnswer | DisputeChoose | RefereePiece
+DisputeResult = DisputeAnswered | DisputeChosen | PieceRefereed
+Request = CheckJob | TrainSegments | ReplaySegments | AggregateRound | DisputeRequest
+Result = JobChecked | SegmentsTrained | SegmentsReplayed | RoundAggregated | DisputeResult | WorkRefused
 Answer = Result | Progress

@@ -1,0 +1,196 @@
+"""Small real jobs to dispute about, a game played to its end, and trainers that lie in one place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from bench import models
+from bench.cases import CASES, make_batch
+from milon.base.codec import encode
+from milon.base.errors import Rejected
+from milon.base.ids import Digest
+from milon.base.units import Count
+from milon.gpu.capture import capture
+from milon.gpu.checkpoint import state_digest, to_bytes
+from milon.gpu.dispute_oracle import Oracle
+from milon.gpu.dispute_referee import Referee
+from milon.gpu.dispute_steps import CPU, Met, _Watched
+from milon.gpu.interpreter import Plan, Result, load, plan_steps
+from milon.gpu.rows import Dataset, describe_columns
+from milon.gpu.train import RoundWork, SegmentRun, run_segment
+from milon.gpu.work_library import layout_of
+from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
+from milon.pol.dispute import Answer, Choice, Game, Pick, Turn, advance, open_game, spot_of
+from milon.pol.program import StepKey, compute_types
+from milon.pol.verdict import Verdict
+from tests.gpu.small_job import open_small
+
+SEED = Digest(b"\x05" * 32)
+SEGMENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One segment of a job."""
+
+    work: RoundWork
+    start: bytes  # the state before it
+
+
+@cache
+def job(name: str, steps: int = 3) -> Job:
+    """The segment of one of the cases of `bench.cases`, cut down to what tests have time for, or of the small job."""
+    if name == "small":
+        small, start = open_small()
+        return Job(replace(small, steps_per_segment=steps, seed=SEED), start)
+    case = CASES[name]
+    batches = [make_batch(case, step) for step in range(6)]
+    torch.manual_seed(7)
+    model = models.Gpt(layers=1) if name == "gpt" else case.model()
+    captured = capture(model, case.loss, lambda held: torch.optim.SGD(held, lr=0.1, momentum=0.9), batches[0], ())
+    columns = tuple(torch.cat(column) for column in zip(*batches, strict=True))
+    names = [f"column{place}" for place in range(len(columns))]
+    data = Dataset(describe_columns(names, columns), columns)
+    work = RoundWork(load(captured.train), layout_of(captured.train), data, len(batches[0][0]), steps, SEED, 0)
+    return Job(work, to_bytes(captured.state))
+
+
+@cache
+def _run(name_of: int) -> SegmentRun:
+    held = _JOBS[name_of]
+    return run_segment(held.work, held.start, SEGMENT)
+
+
+_JOBS: dict[int, Job] = {}
+
+
+def _run_once(held: Job) -> SegmentRun:
+    _JOBS[id(held)] = held
+    return _run(id(held))
+
+
+def honest_record(held: Job) -> SegmentRecord:
+    """What an honest trainer records of the segment."""
+    run = _run_once(held)
+    trace = commit_trace(compute_trace(run.fingerprints))
+    return SegmentRecord(Count(SEGMENT), state_digest(run.state), trace, Count(run.loss_bits))
+
+
+def honest_state(held: Job) -> bytes:
+    """The state after the segment."""
+    return _run_once(held).state
+
+
+class Random:
+    """A challenger that says anything."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+
+    def choose(self, game: Game) -> Choice:
+        """Any choice that the game takes."""
+        picks = [Choice(Pick.SHAPE)] * (self._chance.random() < 0.05) + [Choice(Pick.NOTHING)] * (
+            self._chance.random() < 0.2
+        )
+        for choice in (*picks, *(Choice(Pick.CHILD, Count(self._chance.randrange(64))) for _ in range(300))):
+            try:
+                advance(game, choice)
+            except Rejected:
+                continue
+            return choice
+        return Choice(Pick.CHILD, Count(0))
+
+
+def play(trainer: Oracle, challenger: Oracle | Random, steps: int) -> tuple[Game, list[Answer | Choice]]:
+    """A game until the referees have it, and its moves."""
+    game, moves = open_game(steps), list[Answer | Choice]()
+    while game.turn is not Turn.REFEREES:
+        trainers = game.turn is Turn.TRAINER
+        move: Answer | Choice = trainer.answer(spot_of(game)) if trainers else challenger.choose(game)
+        game = advance(game, move)
+        moves.append(move)
+    assert max(len(encode(move)) for move in moves) <= 9_500
+    return game, moves
+
+
+def judge(held: Job, game: Game, record: SegmentRecord | None = None, end: bytes | None = None) -> Verdict:
+    """The referees' verdict; the record and the state after the segment are the honest ones unless given."""
+    known = record or honest_record(held)
+    return Referee(held.work, SEGMENT).judge(
+        game, known, lambda is_end: (honest_state(held) if end is None else end) if is_end else held.start
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tamper:
+    """A value that one step of the segment gets wrong."""
+
+    step: int  # of the segment
+    value: int  # of the program
+    change: Callable[[Tensor], Tensor]
+
+
+class TamperedPlan(_Watched):
+    """A plan whose given step computes one value otherwise, and goes on from it."""
+
+    def __init__(self, plan: Plan, tamper: Tamper, first_step: int) -> None:
+        types = compute_types(plan.program)
+        super().__init__(plan.program, CPU, plan.constants, plan_steps(plan.program, types, CPU, None, 1))
+        self._now = -1
+        self._at = first_step + tamper.step
+        place = tamper.value - len(plan.program.inputs) - len(plan.program.constants)
+        honest = self.steps[place]
+
+        def kernel(*operands: Tensor) -> Tensor:
+            if self._now != self._at:
+                found = honest.kernel(*operands)
+                return found if isinstance(found, Tensor) else found[0]
+            return tamper.change(_try(honest.kernel, operands))
+
+        self.steps[place] = replace(honest, kernel=kernel)
+
+    def run(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None) -> Result:
+        """See `Plan`."""
+        self._now = -1 if key is None else key.step
+        return super().run(state, batch, key)
+
+    def walk(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey) -> Iterator[Met]:
+        """See `_Watched`."""
+        self._now = key.step
+        return super().walk(state, batch, key)
+
+
+def _try(kernel: Callable[..., object], operands: tuple[Tensor, ...]) -> Tensor:
+    found = kernel(*operands)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def tampered(held: Job, tamper: Tamper) -> Oracle:
+    """A trainer that computes one value of one step otherwise."""
+    plan = TamperedPlan(held.work.plan, tamper, SEGMENT * held.work.steps_per_segment)
+    liar = Oracle(replace(held.work, plan=plan), held.start, SEGMENT)
+    liar._runner._plan = plan
+    return liar
+
+
+def flip(element: int, bit: int = 0) -> Callable[[Tensor], Tensor]:
+    """The same values but for one bit of one element."""
+
+    def change(value: Tensor) -> Tensor:
+        changed = value.contiguous().clone()
+        flat = changed.reshape(-1)
+        if value.dtype is torch.bool:
+            flat[element] = ~flat[element]
+        else:
+            whole = flat.view(torch.int32) if value.dtype is torch.float32 else flat
+            whole[element] ^= 1 << bit
+        return changed
+
+    return change
