@@ -16,20 +16,17 @@ from milon.chain.finality import decode_finality
 from milon.consensus.effects import Accuse, Blame, CommitBlocks, Effect, FinalizedBlock, Persist, ProposalRefused, Send
 from milon.consensus.messages import LoggedCertificate, Message, Proposal
 from milon.consensus.tally import VIEW_WINDOW
-from milon.contracts.accounts import load_account, load_supply
-from milon.contracts.validators import load_validator
+from milon.contracts.accounts import load_account, load_supply, load_validators
+from milon.contracts.validators import load_validator, load_validators_at
 from milon.state.commitment import EMPTY_ROOT, compute_update
 from milon.state.ledger import Ledger
 from tests.contracts.helpers import compute_held
+from tests.simulation.beliefs import Judging, Unbearable, Violation
 
 if TYPE_CHECKING:
     from tests.simulation.network import Network, Node
 
 Place = tuple[int, int]  # epoch and view
-
-
-class Violation(AssertionError):
-    """The protocol failed."""
 
 
 class Auditor:
@@ -47,6 +44,7 @@ class Auditor:
             AccountId, set[int]
         ] = {}  # offenders, and the nodes that hold evidence and never crashed since
         self.blamed: dict[str, int] = {}
+        self.jailed = 0  # ends of epochs at which somebody went to jail, as honest nodes saw them
         self.sets: dict[int, Digest] = {}  # of validators, by epoch
         self._heard: dict[int, dict[tuple[Place, AccountId], dict[VoteKind, Vote]]] = {}  # by node
         self._due: list[tuple[Digest, str]] = []  # evidence that a node must now have
@@ -114,6 +112,10 @@ class Auditor:
                 raise Violation(f"node {node.index} does not notice {what}")
         self._due.clear()
 
+    def judging(self, node: Node, message: Message) -> Judging:
+        """While a node takes a message in: one of another epoch neither ends the node nor is believed."""
+        return Judging(node, message)
+
     def forget(self, node: Node) -> None:
         """A node crashed, and evidence is not written down: somebody else must still have it."""
         self._heard.pop(node.index, None)
@@ -130,6 +132,25 @@ class Auditor:
             if height not in self._headers:
                 self._observe_new(node, final)
         self._observe_fillers(effect)
+        last = effect.finalized[-1].block.header
+        if last.height % node.network.genesis.parameters.epoch_blocks == 0:
+            self._observe_set(node, last)
+
+    def _observe_set(self, node: Node, last: Header) -> None:
+        """At an epoch's end: less than a third of its power goes to jail, and the next set is one that can be borne."""
+        ledger, parameters = Ledger(node.store), node.network.genesis.parameters
+        jailed = total = 0
+        for member in load_validators_at(ledger, last.epoch):
+            total += member.power
+            if load_validator(ledger, member.account).jailed_until == last.height + parameters.jail_blocks:
+                jailed += member.power
+        if 3 * jailed >= total:
+            raise Violation(f"{jailed} of {total} in jail at the end of epoch {last.epoch}")
+        self.jailed += jailed > 0
+        members = load_validators(ledger).validators
+        crooked = sum(member.power for member in members if member.account not in self.honest)
+        if 3 * crooked >= sum(member.power for member in members):
+            raise Unbearable(f"the set after epoch {last.epoch}")
 
     def _observe_fillers(self, effect: CommitBlocks) -> None:
         """Blocks that only make an epoch's last one final change nothing, and say so in their headers."""

@@ -10,6 +10,7 @@ JUSTIFICATION, RESTORE = "milon/consensus/justification.py", "milon/consensus/re
 REPLAY, ACCUSATION = "milon/consensus/replay.py", "milon/consensus/accusation.py"
 ENGINE, FINALITY, EPOCHS = "milon/consensus/engine.py", "milon/consensus/finality.py", "milon/consensus/epochs.py"
 MEMBERS, OFFENCES = "milon/consensus/members.py", "milon/contracts/offences.py"
+VALIDATORS = "milon/contracts/validators.py"
 QUORUM, CERTIFICATE, EVIDENCE = "milon/consensus/quorum.py", "milon/chain/certificate.py", "milon/chain/evidence.py"
 
 LIARS = ("forger", "spammer")
@@ -33,6 +34,7 @@ class Mutant:
     name: str  # which rule, in words
     edits: tuple[Edit, ...]  # usually one
     kinds: tuple[str, ...]  # of adversaries that can show it
+    tests: str = ""  # the file of tests that notices it, where no seed is sure to
 
 
 MUTANTS = (
@@ -45,6 +47,18 @@ MUTANTS = (
         "blocks voted for are not written down",
         (Edit(TALLY, "turn.persist(LoggedBlock(state.executed[block].block))", "turn.update()"),),
         ("none", "silent leader"),
+    ),
+    Mutant(
+        "certificates are not written down",
+        (Edit(TALLY, "    turn.persist(LoggedCertificate(certificate))\n", ""),),
+        (),
+        "tests/consensus/test_restore.py",
+    ),
+    Mutant(
+        "votes of a later epoch are not read back from the log",
+        (Edit(EPOCHS, "    turn.state = replay_records(fresh, state.later)\n", "    turn.state = fresh\n"),),
+        (),
+        "tests/consensus/test_epochs.py",
     ),
     Mutant(
         "own votes are not read back from the log",
@@ -209,9 +223,9 @@ MUTANTS = (
         (
             Edit(
                 VIEWS,
-                "    delta_ms = compute_delta(turn.config.parameters, view, state.final_view)\n",
+                "    delta_ms = compute_delta(turn.config.parameters, view, state.final_view, count_waiting(state))\n",
                 "    newest = max([state.final_view, *state.notarizations])\n"
-                "    delta_ms = compute_delta(turn.config.parameters, view, newest)\n",
+                "    delta_ms = compute_delta(turn.config.parameters, view, View(newest), 0)\n",
             ),
         ),
         ("none", "vote withholder"),
@@ -309,6 +323,17 @@ MUTANTS = (
             ),
         ),
         ("replayer", "none"),
+    ),
+    Mutant(
+        "an epoch's end jails whoever was absent",
+        (Edit(VALIDATORS, "        if power > spare:\n            continue\n", ""),),
+        NOBODY,
+    ),
+    Mutant(
+        "stake that moved answers for its new validator alone",
+        (Edit(OFFENCES, "    burn_moved(draft, account, part, whole)\n", ""),),
+        (),
+        "tests/contracts/test_redelegation.py",
     ),
     Mutant(
         "a filler changes the state",

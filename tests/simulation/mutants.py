@@ -43,8 +43,10 @@ def find_misfits(mutant: Mutant) -> list[str]:
 
 def plant(mutant: Mutant, root: Path) -> None:
     """Copy what the simulation needs to `root`, with the mutant's edits."""
-    for folder in ("milon", "tests/simulation", "tests/contracts"):
+    folders = ("milon", "tests/simulation", "tests/contracts", "tests/consensus")
+    for folder in folders:
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", root)
     for edit in mutant.edits:
         path = root / edit.path
         path.write_text(path.read_text().replace(edit.old, edit.new))
@@ -68,10 +70,22 @@ def judge(mutant: Mutant, seeds: int = SEEDS) -> Fate:
         return Fate(mutant, "", 0.0)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         plant(mutant, Path(folder))
-        command = (sys.executable, "-m", "tests.simulation.mutants", "--hunt", *mutant.kinds, "--seeds", str(seeds))
-        found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    killer = found.stdout.strip() if found.returncode == 0 else (found.stderr.strip().splitlines() or ["died"])[-1]
+        killer = _run_tests(mutant.tests, folder) if mutant.tests else _run_seeds(mutant, seeds, folder)
     return Fate(mutant, killer, time.monotonic() - began)
+
+
+def _run_seeds(mutant: Mutant, seeds: int, folder: str) -> str:
+    command = (sys.executable, "-m", "tests.simulation.mutants", "--hunt", *mutant.kinds, "--seeds", str(seeds))
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else (found.stderr.strip().splitlines() or ["died"])[-1]
+
+
+def _run_tests(path: str, folder: str) -> str:
+    """The first test that fails; an error that is no failed test, as of a mutant that does not compile, is none."""
+    command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", path)
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    failed = [line for line in found.stdout.splitlines() if line.startswith("FAILED ")]
+    return failed[0].removeprefix("FAILED ") if failed and found.returncode == 1 else ""
 
 
 def main() -> int:

@@ -278,7 +278,8 @@ class Network:
             self.tell(target, f"from {sender}", describe(message))
         node.behaviour.hear(node, sender, message)
         self.auditor.listen(node, message)
-        node.take(MessageReceived(node.now(), str(sender), message))
+        with self.auditor.judging(node, message):
+            node.take(MessageReceived(node.now(), str(sender), message))
         self.auditor.check_accusations(node, message)
 
     def fire(self, node: Node, at_ms: int) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from milon.base.units import Amount, Count, Nonce
+from milon.chain.certificate import compute_quorum
 from milon.chain.params import EPOCH_NEVER_ENDS, Parameters
 from milon.chain.transaction import (
     Action,
     Bond,
     Delegate,
+    Redelegate,
     Retire,
     Stand,
     Transaction,
@@ -42,6 +44,9 @@ from tests.simulation.network import PARAMETERS, START_MS, Behaviour, Network
 CHAOS_MS = 3_600  # simulated time until the network heals
 STAKE = 10_000  # of a validator with one share of the power
 POWERS = ((1, 1, 1, 1),) * 5 + ((6, 5, 5, 3, 1),) * 2 + ((6, 6, 6, 1, 1, 1, 1), (1,) * 7)  # shares of stake
+ROOMY_POWERS = tuple(shares for shares in POWERS if len(shares) > 4)  # bear a crooked one with honest power in jail
+USERS = 2  # honest accounts that do this and that
+NO_JAIL = 1_000_000  # turns in an epoch, which no run has
 EPOCHS = (EPOCH_NEVER_ENDS, 2, 4, 4, 7)  # blocks; a run has ten to thirty
 
 _MAKE: dict[str, Callable[[int], Behaviour]] = {
@@ -75,7 +80,8 @@ def make_network(seed: int, kind: str | None = None) -> tuple[Network, str]:
     """The network of a seed: four, five or seven validators, as many crooked ones as the protocol bears, and others."""
     kind = KINDS[seed % len(KINDS)] if kind is None else kind
     chance = random.Random(f"{kind} {seed}")
-    parameters = _draw_parameters(chance, kind)
+    is_jailing = kind == "none" or chance.randrange(3) == 0
+    parameters = _draw_parameters(chance, is_jailing)
     cast = _draw_cast(chance, seed, kind, parameters)
     network = Network(
         f"{kind} {seed}",
@@ -95,22 +101,24 @@ def make_network(seed: int, kind: str | None = None) -> tuple[Network, str]:
     return network, kind
 
 
-def _draw_parameters(chance: random.Random, kind: str) -> Parameters:
-    """Epochs of a few blocks or none; jail only where nobody is crooked, for it takes honest power out of the set."""
+def _draw_parameters(chance: random.Random, is_jailing: bool) -> Parameters:
+    """Epochs of a few blocks or none; who misses turns goes to jail, or nobody does."""
     return replace(
         PARAMETERS,
         epoch_blocks=Count(chance.choice(EPOCHS)),
         unbond_blocks=Count(60),
         evidence_age_blocks=Count(50),
         block_reward=Amount(chance.choice((0, 7))),
-        jail_turns_min=Count(2 if kind == "none" else 1_000_000),
-        jail_missed_ppm=Count(600_000),
+        jail_turns_min=Count(chance.choice((1, 2)) if is_jailing else NO_JAIL),
+        jail_missed_ppm=Count(chance.choice((300_000, 600_000))),
         jail_blocks=Count(2),
     )
 
 
 def _draw_cast(chance: random.Random, seed: int, kind: str, parameters: Parameters) -> Cast:
-    powers = tuple(share * STAKE for share in chance.choice(POWERS))
+    is_jailing = parameters.jail_turns_min < NO_JAIL
+    shares = chance.choice(ROOMY_POWERS if is_jailing and kind != "none" else POWERS)
+    powers = tuple(share * STAKE for share in shares)
     count = len(powers)
     joiners: tuple[int, ...] = ()
     leavers: tuple[int, ...] = ()
@@ -146,7 +154,8 @@ def _draw_crooked(
 ) -> tuple[int, ...]:
     """As many validators as the protocol bears, less than a third of the power, now and then as many heads as can.
 
-    That must hold in every set that may come: before and after the leavers have left, with the largest capped.
+    That must hold in every set that may come: before and after the leavers have left, with the largest capped, and once
+    an epoch's end has sent as much honest power to jail as it may. Several ends may send more; then the run is over.
     """
     crooked: list[int] = []
     order = chance.sample(range(len(powers)), len(powers))
@@ -164,7 +173,8 @@ def _is_bearable(powers: Sequence[int], crooked: set[int], gone: Sequence[int], 
     capped = cap_powers([powers[index] for index in there], int(parameters.power_cap_ppm))
     for shares in (capped, [powers[index] for index in there]):
         bad = sum(share for index, share in zip(there, shares, strict=True) if index in crooked)
-        if 3 * bad >= sum(shares):
+        left = compute_quorum(sum(shares)) if parameters.jail_turns_min < NO_JAIL else sum(shares)
+        if 3 * bad >= left:
             return False
     return True
 
@@ -194,7 +204,7 @@ def make_transaction(network: Network, sender: int, nonce: int, action: Action) 
 
 
 def _let_users_act(chance: random.Random, network: Network, cast: Cast) -> None:
-    """Joiners bond and stand, leavers retire, one delegator lends and takes back, others send coins or ask in vain."""
+    """Joiners bond and stand, leavers retire, others lend, move, take back, send coins, ask in vain or to come back."""
     accounts = [account_of(key) for key in network.keys]
     honest = [index for index in range(len(cast.powers)) if index not in cast.crooked]
     for joiner in cast.joiners:
@@ -205,11 +215,20 @@ def _let_users_act(chance: random.Random, network: Network, cast: Cast) -> None:
         _Wallet(chance, network, leaver).ask(Retire())
     busy = {*cast.joiners, *cast.leavers}
     others = [index for index in honest if index not in busy]
-    for number, sender in enumerate(chance.sample(others, min(2, len(others)))):
+    for number, sender in enumerate(chance.sample(others, len(others))):
         wallet = _Wallet(chance, network, sender)
+        if number >= USERS:  # with nothing on its mind but to come back from jail
+            wallet.ask(Unjail(), CHAOS_MS // 2)
+            wallet.ask(Unjail())
+            continue
         if number == 0 and chance.randrange(2):
             friend = accounts[chance.choice([index for index in honest if index not in cast.joiners])]
             wallet.ask(Delegate(friend, Amount(chance.randrange(1, STAKE))))
+            wallet.ask(Redelegate(friend, accounts[chance.choice(honest)], Amount(chance.randrange(1, STAKE))))
             wallet.ask(Undelegate(friend, Amount(chance.randrange(1, STAKE))), CHAOS_MS // 2)
+        elif number == 1 and cast.crooked:
+            friend = accounts[chance.choice(cast.crooked)]
+            wallet.ask(Delegate(friend, Amount(99)))  # too little to count
+            wallet.ask(Redelegate(friend, accounts[chance.choice(honest)], Amount(98)))
         for _ in range(chance.randrange(3)):
             wallet.ask(chance.choice((Transfer(chance.choice(accounts), Amount(99)), Unjail(), Bond(Amount(0)))))

@@ -17,13 +17,14 @@ SEEDS = 4  # of each adversary: about 12 s of one core altogether; `make simulat
 def test_no_seed_breaks_an_invariant(kind: str) -> None:
     outcomes = [run_seed(seed, kind) for seed in range(SEEDS)]
     assert [(outcome.seed, outcome.problem) for outcome in outcomes if outcome.problem] == []
-    assert all(outcome.heights[1] > outcome.heights[0] for outcome in outcomes)
+    assert all(outcome.heights[1] > outcome.heights[0] or outcome.is_over for outcome in outcomes)
+    assert sum(outcome.is_over for outcome in outcomes) <= 1, "what ends early shows little"
 
 
 def test_the_same_seed_gives_the_same_chain() -> None:
-    chain = compute_fingerprint(9)
+    chain = compute_fingerprint(10)
     assert len(chain) > 3
-    assert chain == compute_fingerprint(9)
+    assert chain == compute_fingerprint(10)
     assert chain != compute_fingerprint(19)
 
 
