@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import struct
 from collections.abc import Callable, Iterator
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from milon.gpu import attacks
 from milon.gpu.checkpoint import to_bytes
+from milon.gpu.interpreter import load
 from milon.gpu.rows import Dataset
 from milon.gpu.train import RoundWork, SegmentRun, fingerprint_of, loss_bits_of, run_segment
 from milon.pol.batches import compute_batch
-from milon.pol.program import StepKey
+from milon.pol.program import Program, StepKey
 from tests.attacks.ground import (
     SEGMENTS,
     Ground,
@@ -26,7 +28,6 @@ from tests.attacks.ground import (
     grounds,
     is_accepted,
     of_round,
-    open_job,
     open_state,
     with_state,
 )
@@ -219,12 +220,29 @@ def _judge(cheat: Cheat) -> Callable[[int], Iterator[Tried]]:
     return attempts
 
 
+def _with_number(program: Program, number: float, other: float) -> Program:
+    """The program with another number in place of one of its binary32 constants."""
+    raw, instead = struct.pack("<f", number), struct.pack("<f", other)
+    found = [constant for constant in program.constants if constant.raw == raw]
+    if not found or instead == raw:
+        raise RuntimeError(f"the program has no constant {number} that {other} could stand for")
+    changed = (dataclasses.replace(one, raw=instead) if one.raw == raw else one for one in program.constants)
+    return dataclasses.replace(program, constants=tuple(changed))
+
+
 def attempt_other_rate(seed: int) -> Iterator[Tried]:
-    """The job's steps under another learning rate, another momentum, or another schedule."""
-    liars = ((0.1001, 0.9, 4), (0.2, 0.9, 4), (0.1, 0.9, 5), (0.1, 0.8, 4))
-    for number, (ground, _) in enumerate(grounds(seed)):
-        lying = dataclasses.replace(ground.work, plan=open_job(*liars[number % len(liars)])[0].plan)
-        yield Tried(is_accepted(ground, run_segment(lying, ground.start, ground.segment)))
+    """The job's steps under another learning rate, another momentum or another schedule, everything else in order.
+
+    The normalisation has the learning rate's number for its own too, so its buffers are put right again.
+    """
+    for ground, chance in grounds(seed):
+        number = chance.choice((0.1, 0.1, 0.9, 4.0))
+        program = _with_number(ground.work.plan.program, number, number * chance.choice((0.5, 0.999, 1.001, 1.5)))
+        lying = dataclasses.replace(ground.work, plan=load(program))
+        run = run_segment(lying, ground.start, ground.segment)
+        state, honest = open_state(run.state), open_state(ground.honest.state)
+        state |= {name: honest[name] for name in honest if ".running_" in name}
+        yield Tried(is_accepted(ground, with_state(run, state)))
 
 
 def attempt_other_schedule(seed: int) -> Iterator[Tried]:

@@ -35,7 +35,7 @@ from tests.gpu.small_job import list_files, make_rows, open_work
 State = dict[str, Tensor]
 Schedule = Callable[[Tensor], Tensor]
 SEGMENTS = 6  # of a round, in every job here
-ATTEMPTS_EACH = 4  # on one honest segment
+ATTEMPTS_EACH = 10  # on one honest segment
 
 
 @dataclass(frozen=True, slots=True)
