@@ -40,21 +40,21 @@ FOLDER = Path("build") / "robustness"
 POINTS_MAX = 2.0  # that the default may lose to any attack on even shares
 EVEN = "iid"
 DEFAULT = str(DEFAULTS["aggregator"])
-RULES = (DEFAULT, *(rule for rule in ("mean", "median", "multi-krum", "arc,nnm,trimmed-mean") if rule != DEFAULT))
-ATTACKS = ("sign-flip", "label-flip", "mimic", "alie", "alie-optimised", "ipm-optimised", "min-max", "min-sum")
+RULES = (DEFAULT, *(rule for rule in ("mean", "multi-krum", "arc,nnm,trimmed-mean") if rule != DEFAULT))
+ATTACKS = ("sign-flip", "label-flip", "mimic", "alie-optimised", "ipm-optimised", "min-max", "min-sum")
 SPLITS = (EVEN, "dirichlet:0.3", "one-class")
 TRAIN_ROWS, TEST_ROWS = 20_000, 5_000  # a third and a half of the set: what is left out would change no comparison
 
 
 def make_job() -> milon.Job:
-    """A network of one hidden layer, plain SGD: what a trainer does in a round is as simple as can be."""
+    """Softmax regression by plain SGD: what a trainer does is as simple as can be, and only the rules differ."""
     (images, classes), (test_images, test_classes) = read_digits()
     torch.manual_seed(1)
     return milon.Job(
         name="mnist",
         model=nn.Sequential(nn.Flatten(), nn.Linear(784, 10)),
         loss=nn.functional.cross_entropy,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
         train=(images[:TRAIN_ROWS], classes[:TRAIN_ROWS]),
         evaluation=(test_images[:TEST_ROWS], test_classes[:TEST_ROWS]),
         batch_size=32,
@@ -121,7 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=10, help="of a trainer in a round")
+    parser.add_argument("--steps", type=int, default=3, help="of a trainer in a round")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None, help="stop after so long")
     chosen = parser.parse_args()

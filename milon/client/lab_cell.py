@@ -19,7 +19,7 @@ from milon.base.errors import Reason, Rejected
 from milon.base.hashing import digest
 from milon.base.ids import Digest
 from milon.client.lab_plan import HONEST, Cell, LabPlan, verify_plan
-from milon.client.lab_rules import Aggregated, apply_rule, read_rule, verify_rule
+from milon.client.lab_rules import Aggregated, apply_rule, verify_rule
 from milon.client.lab_split import split_rows
 from milon.client.prepare import SPEC_FILE
 from milon.gpu.attacks_crowd import Crowd, compute_squared_distance
@@ -30,6 +30,7 @@ from milon.gpu.evaluate import evaluate_state
 from milon.gpu.rows import Dataset
 from milon.gpu.train import RoundWork, run_segment
 from milon.gpu.work_library import Files, Library, layout_of, statistics_of
+from milon.pol.pipeline import parse_pipeline
 from milon.pol.program import ProgramKind
 from milon.pol.terms import JobSpec
 from milon.pol.work import BlobFile
@@ -186,7 +187,7 @@ def verify_names(plan: LabPlan) -> None:
     """Raise `Rejected` unless every rule, attack and split of the plan exists."""
     verify_plan(plan)
     for rule in plan.rules:
-        read_rule(rule)
+        parse_pipeline(rule)
     for attack in plan.attacks:
         if attack != HONEST:
             parse_attack(attack)

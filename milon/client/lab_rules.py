@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from milon.base.errors import Reason, Rejected
 from milon.base.ids import Digest
-from milon.pol.aggregation import Rule, verify_bearable
-from milon.pol.terms import PARTS_PER_MILLION
+from milon.pol.aggregation import verify_bearable
+from milon.pol.pipeline import parse_pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,18 +22,9 @@ class Aggregated:
     parts: Mapping[bytes, int]  # share of each update that was taken in, by account, parts per million
 
 
-def read_rule(text: str) -> Rule:
-    """The rule that `text` names; `Rejected(UNKNOWN)` for none."""
-    try:
-        return Rule(text)
-    except ValueError:
-        known = ", ".join(rule.value for rule in Rule)
-        raise Rejected(Reason.UNKNOWN, f"a rule {text[:64]!r}; known are {known}") from None
-
-
 def verify_rule(text: str, trainers: int, tolerance: int) -> None:
-    """Raise `Rejected` unless the rule is known and bears `tolerance` of `trainers`."""
-    verify_bearable(read_rule(text), [1] * trainers, tolerance)
+    """Raise `Rejected` unless the pipeline is known and bears `tolerance` of `trainers`."""
+    verify_bearable(parse_pipeline(text), [1] * trainers, tolerance)
 
 
 def apply_rule(
@@ -52,7 +42,7 @@ def apply_rule(
     """
     from milon.gpu.aggregate import aggregate_round
 
-    state, report = aggregate_round(round_state, finals, read_rule(text), tolerance, slots, statistics=statistics)
-    total = sum(share.weight for share in report.accepted)
-    parts = {bytes(share.account): share.weight * PARTS_PER_MILLION // total for share in report.accepted}
-    return Aggregated(state, parts)
+    state, report = aggregate_round(
+        round_state, finals, text, tolerance, slots, statistics=statistics, seed=bytes(seed)
+    )
+    return Aggregated(state, {bytes(standing.account): standing.part_ppm for standing in report.accepted})
