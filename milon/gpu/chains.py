@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from math import prod
@@ -27,6 +27,7 @@ _LOGIC = ("and", "or", "not")
 _FUNCTIONS = tuple(elementary.FUNCTIONS)
 _SLOW_ALONE = (*_FUNCTIONS, "sqrt", "maximum", "minimum")  # take several passes in plain torch
 _SMALL = 256  # elements below which a lone operation is quicker in plain torch
+_LARGE = 1 << 15  # from so many elements on loops use several threads, and torch's own operations do not
 
 
 def machine() -> ModuleType | None:
@@ -163,7 +164,7 @@ def is_worth_it(chain: Chain, program: Program) -> bool:
     if prod(chain.shape) < _SMALL:
         return False
     slow = any(program.nodes[number - base].operation in _SLOW_ALONE for number in chain.members)
-    return slow or len(chain.members) > 1
+    return slow or len(chain.members) > 1 or prod(chain.shape) >= _LARGE
 
 
 def find_period(shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, int] | None:
@@ -182,10 +183,19 @@ def find_period(shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, in
 
 
 class ChainKernel:
-    """One chain made ready: takes its sources, in the order of `sources`, and gives the values of `results`."""
+    """One chain made ready: takes its sources, in the order of `sources`, and gives the values of `results`.
+
+    Of the values in `watch` that it reads or writes where they lie, it tells which hold no NaN.
+    """
 
     def __init__(
-        self, chain: Chain, program: Program, types: Sequence[TensorType], read_outside: set[int], loops: ModuleType
+        self,
+        chain: Chain,
+        program: Program,
+        types: Sequence[TensorType],
+        read_outside: set[int],
+        loops: ModuleType,
+        watch: Collection[int] = (),
     ) -> None:
         self._base = len(program.inputs) + len(program.constants)
         self._program = program
@@ -205,6 +215,9 @@ class ChainKernel:
         self._direct: list[int] = []  # places of sources that are read where they lie
         self._plan_sources()
         self._plan_registers()
+        held = [self.sources[place] for place in self._direct] + self._floats
+        self._watched = tuple(number for number in held if number in watch)
+        self._watched_places = np.array([self._place[number] for number in self._watched], dtype=np.int64)
         self._blocks = -(-self._count // loops.BLOCK)
         self.scratch_bytes = 4 * self._count * len(self._expanded)  # sources that are laid out in full
 
@@ -262,6 +275,10 @@ class ChainKernel:
 
     def __call__(self, *given: Tensor) -> list[Tensor]:
         """The results, each contiguous and of its own memory."""
+        return self.run(given)[0]
+
+    def run(self, given: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+        """The results, and which of the values watched hold no NaN."""
         held = [
             (tensor.expand(self.shape) if place in self._expanded else tensor).contiguous()
             for place, tensor in enumerate(given)
@@ -273,7 +290,7 @@ class ChainKernel:
             [(place, held[place].data_ptr(), *rest) for place, _, *rest in self._loads], dtype=np.int64
         ).reshape(-1, 5)
         made: list[Tensor] = []
-        stores = []
+        stores, nans = [], np.zeros(len(self._watched), dtype=np.uint8)
         for number in self.results:
             is_float = self._types[number].dtype is DType.FLOAT32
             result = torch.empty(self.shape, dtype=torch.float32 if is_float else torch.bool)
@@ -285,6 +302,6 @@ class ChainKernel:
         fast.split(
             self._loops.run_chain, self._blocks, self._count * len(self._members), self._count, self._registers,
             base, self._stride, loads, self._code, np.array(stores, dtype=np.int64).reshape(-1, 2),
-            _corrections(self._loops), *_coefficients(),
+            self._watched_places, nans, _corrections(self._loops), *_coefficients(),
         )  # fmt: skip
-        return made
+        return made, [number for number, has_nan in zip(self._watched, nans, strict=True) if not has_nan]

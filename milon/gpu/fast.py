@@ -13,8 +13,9 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from math import prod
 from types import ModuleType
@@ -45,6 +46,38 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="kernel")
 
 
+class _Held(threading.local):
+    count = 0  # threads that this one may use while torch is held to one; 0 while it is not
+
+
+_held = _Held()
+
+
+def count_threads() -> int:
+    """How many threads a loop may use: as many as torch was told to use."""
+    return _held.count or torch.get_num_threads()
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Within, loops use the threads and torch's own operations only one.
+
+    After each of its operations torch's idle threads wait by spinning, for milliseconds: where there are no more
+    processors than threads, they would take those from the loops.
+    """
+    count = count_threads()
+    if count == 1 or _held.count or not _Choice.is_compiled:
+        yield
+        return
+    _held.count = count
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+        _held.count = 0
+
+
 def flat(tensor: Tensor) -> Any:
     """The elements of a contiguous tensor as one array, sharing memory."""
     return tensor.view(-1).numpy()
@@ -57,7 +90,7 @@ def patterns(tensor: Tensor) -> Any:
 
 def split(kernel: Callable[..., Any], count: int, elements: int, *arguments: Any) -> None:
     """Run `kernel(first, last, ...)` over `count` ranges' worth of work, on as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), count) if elements >= _SPLIT_ELEMENTS else 1
+    threads = min(count_threads(), count) if elements >= _SPLIT_ELEMENTS else 1
     if threads <= 1:
         kernel(0, count, *arguments)
         return
@@ -343,7 +376,7 @@ def greatest_pattern(values: Tensor) -> int:
     if loops is None:
         bits = values.contiguous().view(torch.int32).bitwise_and(0x7FFFFFFF)
         return int(bits.max()) if bits.numel() else 0
-    pieces = max(1, min(torch.get_num_threads(), values.numel() // _SPLIT_ELEMENTS))
+    pieces = max(1, min(count_threads(), values.numel() // _SPLIT_ELEMENTS))
     found = torch.zeros(pieces, dtype=torch.int32)
     split(loops.greatest_magnitudes, pieces, values.numel(), patterns(values), flat(found))
     return int(found.max())

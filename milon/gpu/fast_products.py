@@ -21,11 +21,9 @@ _TRIES = 3  # of each way to a product of one kind before the quickest is kept
 
 @cache
 def tiles() -> ModuleType | None:
-    """The compiled products by tiles, or None where this processor has no use for them or they differ."""
-    from milon.gpu import kernels_products, kernels_tiles
+    """The compiled products by tiles, or None where they differ from the reference."""
+    from milon.gpu import kernels_products
 
-    if not kernels_tiles.LANES:
-        return None
     with turn("products by tiles"):
         is_right = agrees(kernels_products)
     if not is_right:
@@ -53,13 +51,13 @@ def _pack(loops: ModuleType, values: Tensor, axis: int, width: int, bits: int, p
     values = values.contiguous()
     groups, count, terms = values.shape if axis == 2 else values.mT.shape
     panels, planes = groups * -(-count // width), _PLANES[bits]
-    packed = fast.spaces.take(purpose, (panels * planes * -(-terms // 2) * width,), torch.int32)
+    packed = fast.spaces.take(purpose, (panels * planes * -(-terms // 2) * width + loops.LANES,), torch.int32)
     back = fast.spaces.take(purpose + " back", (panels * width,), torch.float64)
     given = (fast.flat(values), fast.patterns(values), count, terms, width, planes, bits)
     if axis == 2:
         fast.split(loops.pack_rows, panels, values.numel(), *given, fast.flat(packed), fast.flat(back))
         return packed, back
-    threads = torch.get_num_threads() if groups == 1 else 1
+    threads = fast.count_threads() if groups == 1 else 1
     slices = threads * -(-count // (threads * loops.SLICE_MAX))
     wide = -(-count // (slices * width)) * width
     pieces = groups * -(-count // wide)
@@ -78,7 +76,7 @@ def multiply(loops: ModuleType, left: Tensor, right: Tensor, bits: int) -> Tenso
     units, work = groups * -(-rows // loops.ROWS), left.numel() * columns
     fast.split(
         loops.multiply_panels, units, work, fast.flat(ones), fast.flat(others), -(-inner // 2), rows, columns,
-        _PLANES[bits], fast.flat(one_back), fast.flat(other_back), fast.flat(result),
+        bits, fast.flat(one_back), fast.flat(other_back), fast.flat(result),
     )  # fmt: skip
     return result
 
@@ -122,7 +120,7 @@ def product(left: Tensor, right: Tensor, bits: int) -> Tensor:
         return fast.multiply(left, right, bits)
     if left.dim() > 3:
         return product(left.flatten(0, -3), right.flatten(0, -3), bits).view(*shapes[0], left.shape[-2], -1)
-    kind = (bits, left.shape, right.shape, left.is_contiguous(), right.is_contiguous(), torch.get_num_threads())
+    kind = (bits, left.shape, right.shape, left.is_contiguous(), right.is_contiguous(), fast.count_threads())
     if kind not in _choices:
         if len(_choices) >= _CHOICES_MAX:
             _choices.clear()

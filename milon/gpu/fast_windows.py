@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -16,12 +17,99 @@ from milon.gpu import exact, fast
 from milon.pol.windows import Geometry
 
 TERMS_MAX = 1 << 20  # of one product: totals of M = 21 stay within int64
-_PLACES = 1024  # met at a time for the gradient of a weight: the parts of both operands stay in the second cache
+_LINE_PAIRS = 512  # of places met at a time for the gradient of a weight: both operands stay in the second cache
+_ROOM = 4  # times the pixels: a frame that takes more is mostly padding
 
 
 def loops() -> ModuleType | None:
     """The compiled loops of windows, or None where compiled loops are not used or these differ from the reference."""
     return None if fast.kernels() is None else load_loops()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the pixels of a channel lie in a plane, with padding, so that neighbours in the result meet neighbours."""
+
+    table: Any  # [window, places]: the pixel, in the order in which pixels are taken, or their number for the padding
+    order: Tensor | None  # the pixels taken, the number of pixels for a zero; None where all are taken as they are
+    homes: Any  # the place in the plane of each pixel taken
+    line: int  # pixels that have places side by side
+    size: int  # places of the plane
+    starts: Any  # of each place of the result, such that part r of its window lies at its start + offsets[r];
+    offsets: Any  # both are empty where there are no such numbers
+
+    @property
+    def plane(self) -> tuple[Any, int, int, Any, Any]:
+        """What `kernels_windows` calls `frame`."""
+        return self.homes, self.line, self.size, self.starts, self.offsets
+
+    def take(self, images: Tensor) -> Tensor:
+        """The pixels taken: [batch, channels, pixels], contiguous."""
+        flat = images.flatten(2)
+        if self.order is None:
+            return flat.contiguous()
+        return torch.cat((flat, flat.new_zeros((*flat.shape[:2], 1))), 2).index_select(2, self.order)
+
+
+class Table:
+    """Which pixel each part of a window meets at each place: [window, places], the number of pixels for the padding."""
+
+    def __init__(self, pixels: Any) -> None:
+        self.pixels = pixels
+        self._frames: dict[tuple[int, int], Frame] = {}
+
+    def frame(self, height: int, width: int) -> Frame:
+        """The frame for images of that size."""
+        if (height, width) not in self._frames:
+            self._frames[height, width] = find_frame(self.pixels, height, width)
+        return self._frames[height, width]
+
+
+def _split_axis(places: Any, parts: Any) -> tuple[Any, Any, Any, int, int, int, int]:
+    """One axis, where part r of the window at place p meets pixel places[p] + parts[r]: see `find_frame`."""
+    low = int(places.min() + parts.min())
+    places, parts = places - places.min(), parts - parts.min()
+    stride = int(np.gcd.reduce(places)) or 1
+    length = int(places.max()) // stride + int(parts.max()) // stride + 1
+    return places // stride, parts // stride, parts % stride, stride, low, length, int((parts % stride).max()) + 1
+
+
+def find_frame(table: Any, height: int, width: int) -> Frame:
+    """The frame of `table`; one without starts where windows do not have one form, or none lies within the image.
+
+    With strides, pixels whose numbers have one remainder are taken side by side (a phase), for each axis.
+    """
+    area, none = height * width, np.zeros(0, np.int64)
+    plain = Frame(table, None, np.arange(area), area, area + 1, none, none)
+    inside = table < area
+    whole = inside.all(0)
+    if not whole.any() or not inside.any(0).all():
+        return plain
+    found = np.divmod(table.astype(np.int64), width)
+    parts = [axis[:, whole.argmax()] - axis[0, whole.argmax()] for axis in found]
+    first = inside.argmax(0)
+    places = [axis[first, np.arange(first.size)] - part[first] for axis, part in zip(found, parts, strict=True)]
+    y, x = (place + part[:, None] for place, part in zip(places, parts, strict=True))
+    fits = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    if not np.array_equal(fits, inside) or not np.array_equal((y * width + x)[fits], table[fits]):
+        return plain
+    down, across = (_split_axis(place, part) for place, part in zip(places, parts, strict=True))
+    y0, dy, phase_y, stride_y, low_y, rows, phases_y = down
+    x0, dx, phase_x, stride_x, low_x, columns, phases_x = across
+    size = phases_y * phases_x * rows * columns
+    if size > _ROOM * area:
+        return plain
+    starts = y0 * columns + x0
+    offsets = (phase_y * phases_x + phase_x) * rows * columns + dy * columns + dx
+    y, x = np.arange(height) - low_y, np.arange(width) - low_x
+    if stride_y == stride_x == 1 and y[0] >= 0 and y[-1] < rows and x[0] >= 0 and x[-1] < columns:
+        homes = (y[:, None] * columns + x).reshape(-1)
+        return Frame(table, None, homes, width if columns > width else area, size, starts, offsets)
+    y = (np.arange(phases_y)[:, None] + np.arange(rows) * stride_y + low_y).reshape(phases_y, 1, rows, 1)
+    x = (np.arange(phases_x)[:, None] + np.arange(columns) * stride_x + low_x).reshape(1, phases_x, 1, columns)
+    pixels = np.where((y >= 0) & (y < height) & (x >= 0) & (x < width), y * width + x, area)
+    moved = (starts + offsets[:, None]).astype(np.uint32)
+    return Frame(moved, torch.from_numpy(pixels.reshape(-1)), np.arange(size), size, size, starts, offsets)
 
 
 @cache
@@ -61,7 +149,7 @@ def agrees(windows: ModuleType) -> bool:
                     return False
                 gradient = wanted.transpose(0, 1).contiguous()
                 sums = exact.exact_matmul(wanted.reshape(14, -1), flat.t(), bits)
-                if not fast.is_same(_correlate(windows, gradient, images, table, bits), sums):
+                if not fast.is_same(_correlate(gradient, images, table, bits), sums):
                     return False
     return True
 
@@ -80,9 +168,9 @@ def is_fit_for_weights(geometry: Geometry, device: torch.device) -> bool:
     return terms <= TERMS_MAX // 2 and is_fit(geometry, device)
 
 
-def make_table(places: Tensor) -> Any:
-    """What `kernels_windows` calls `table`, from pixel numbers [window, places]."""
-    return places.numpy().astype(np.uint32)
+def make_table(places: Tensor) -> Table:
+    """A table from pixel numbers [window, places]."""
+    return Table(places.numpy().astype(np.uint32))
 
 
 def _digits(bits: int) -> int:
@@ -97,85 +185,96 @@ def _need() -> ModuleType:
     return found
 
 
-def multiply_windows(images: Tensor, matrix: Tensor, table: Any, bits: int) -> Tensor:
+def multiply_windows(images: Tensor, matrix: Tensor, table: Table, bits: int) -> Tensor:
     """Rule N4: `matrix` [out, rows] times every window of `images`: [batch, out, places]."""
     return _multiply(_need(), images, matrix, table, bits)
 
 
-def _put_together(table: Any, area: int) -> tuple[Any, Any]:
-    """`table` and the order of its places, those whose windows meet the padding in the same parts side by side.
+def _put_together(frame: Frame) -> tuple[Any, Any]:
+    """The table and the order of its places, those whose windows meet the padding in the same parts side by side.
 
-    Where padding is rare, as in a convolution itself, the places stay as they are. It is not in the gradient of the
-    image of one with strides: a place there is met by few parts of the window, and others need not be multiplied.
+    Where there are starts, or padding is rare, the places stay as they are. It is not in the gradient of the image of
+    one with strides: a place there is met by few parts of the window, and others need not be multiplied.
     """
+    table = frame.table
     places = np.arange(table.shape[1])
-    is_padding = table == area
-    if 3 * int(is_padding.sum()) > table.size:
+    is_padding = table == frame.homes.size
+    if not frame.offsets.size and 3 * int(is_padding.sum()) > table.size:
         places = np.lexsort((places, *is_padding))
-    return np.ascontiguousarray(table[:, places]), places
+        table = np.ascontiguousarray(table[:, places])
+    return table, places
 
 
-def _multiply(windows: ModuleType, images: Tensor, matrix: Tensor, table: Any, bits: int) -> Tensor:
+def _multiply(windows: ModuleType, images: Tensor, matrix: Tensor, table: Table, bits: int) -> Tensor:
     from milon.gpu import kernels_pairs
 
-    images, matrix = images.contiguous(), matrix.contiguous()
-    (batch, channels), area = images.shape[:2], images.shape[2] * images.shape[3]
-    outer, (window, places) = matrix.shape[0], table.shape
+    frame, matrix = table.frame(images.shape[2], images.shape[3]), matrix.contiguous()
+    images = frame.take(images)
+    batch, channels = images.shape[:2]
+    outer, (window, places) = matrix.shape[0], frame.table.shape
     pairs, panels = (channels + 1) // 2 * window, -(-outer // windows.ROWS)
-    rows = fast.flat(fast.spaces.take("left", (_digits(bits) * panels * pairs * windows.ROWS,), torch.int32).zero_())
-    back, ends = np.empty(outer), np.empty((panels, pairs + 1), np.int32)
+    size = _digits(bits) * panels * pairs * windows.ROWS
+    held = fast.flat(fast.spaces.take("left", (size + windows.LANES,), torch.int32).zero_())
+    rows, back, ends = held[:size], np.zeros(panels * windows.ROWS), np.empty((panels, pairs + 1), np.int32)
     given = (fast.flat(matrix), fast.patterns(matrix), channels, window, bits, rows, back)
     fast.split(kernels_pairs.pack_rows, outer, matrix.numel(), *given)
-    fast.split(kernels_pairs.find_blocks, panels, matrix.numel(), rows, windows.ROWS, pairs, bits, ends)
+    fast.split(kernels_pairs.find_blocks_of_rows, panels, matrix.numel(), rows, pairs, bits, ends)
     together = max(1, min(batch, windows.COLUMNS // places))
-    table, order = _put_together(table, area)
+    in_order, order = _put_together(frame)
     result = torch.empty((batch, outer, places))
     fast.split(
         windows.multiply_windows, -(-batch // together), result.numel() * pairs,
-        fast.flat(images), fast.patterns(images), table, order, channels, area, together, rows, ends, back, outer, bits,
-        fast.flat(result),
+        fast.flat(images), fast.patterns(images), in_order, order, frame.plane, channels, together, rows, ends, back,
+        outer, bits, fast.flat(result),
     )  # fmt: skip
     return result
 
 
-def correlate_windows(gradient: Tensor, images: Tensor, table: Any, bits: int) -> Tensor:
+def correlate_windows(gradient: Tensor, images: Tensor, table: Table, bits: int) -> Tensor:
     """Rule N4: for every output channel and row of the matrix of windows, the product over places and images."""
-    return _correlate(_need(), gradient, images, table, bits)
+    _need()
+    return _correlate(gradient, images, table, bits)
 
 
-def _find_scales(windows: ModuleType, images: Tensor, table: Any, bits: int) -> tuple[Any, Any]:
-    """Forth and back for every (channel, part of the window), over all places and images."""
-    channels, area = images.shape[1], images.shape[2] * images.shape[3]
+def _find_scales(loops: ModuleType, images: Tensor, table: Any, bits: int) -> tuple[Any, Any]:
+    """Forth and back for every (channel, part of the window), over all places and images [batch, channels, pixels]."""
+    from milon.gpu.kernels_cpu import scales_of
+
+    channels, area = images.shape[1:]
     greatest = np.empty(channels * (area + 1), np.int32)
-    fast.split(windows.greatest_of_channels, channels, images.numel(), fast.patterns(images), channels, area, greatest)
+    fast.split(loops.greatest_of_channels, channels, images.numel(), fast.patterns(images), channels, area, greatest)
     rows = channels * table.shape[0]
-    found, forth, back = np.empty(rows, np.int32), np.empty(rows), np.empty(rows)
-    fast.split(windows.greatest_of_rows, channels, table.size * channels, greatest, table, area, found)
-    windows.scales_of(0, rows, found, bits, forth, back)
+    found, forth, back = np.empty(rows, np.int32), np.empty(rows), np.zeros(rows + loops.ROWS)
+    fast.split(loops.greatest_of_rows, channels, table.size * channels, greatest, table, area, found)
+    scales_of(0, rows, found, bits, forth, back)  # behind them zeros, for rows of a tile that are not there
     return forth, back
 
 
-def _correlate(windows: ModuleType, gradient: Tensor, images: Tensor, table: Any, bits: int) -> Tensor:
-    images = images.contiguous()
-    (batch, channels), area = images.shape[:2], images.shape[2] * images.shape[3]
-    outer, (window, places) = gradient.shape[1], table.shape
-    gradient = gradient.reshape(batch, outer, places, 1).contiguous()
-    pairs, stripes, together = (places + 1) // 2, -(-outer // windows.COLUMNS), max(1, min(batch, _PLACES // places))
-    size = _digits(bits) * stripes * batch * pairs * windows.COLUMNS
+def _correlate(gradient: Tensor, images: Tensor, table: Table, bits: int) -> Tensor:
+    from milon.gpu import kernels_correlate as loops
+
+    frame = table.frame(images.shape[2], images.shape[3])
+    images = frame.take(images)
+    batch, channels = images.shape[:2]
+    outer, (window, places) = gradient.shape[1], frame.table.shape
+    gradient = gradient.reshape(batch, outer, places).contiguous()
+    pairs, stripes = (places + 1) // 2, -(-outer // loops.COLUMNS)
+    together, step = max(1, min(batch, _LINE_PAIRS // pairs)), min(pairs, _LINE_PAIRS)
+    size = _digits(bits) * stripes * batch * pairs * loops.COLUMNS
     packed = fast.flat(fast.spaces.take("right", (size,), torch.int32))
     all_places = np.arange(places, dtype=np.uint32).reshape(1, places)
-    outer_forth, outer_back = _find_scales(windows, gradient, all_places, bits)
+    outer_forth, outer_back = _find_scales(loops, gradient, all_places, bits)
     given = (fast.flat(gradient), batch, outer, places, outer_forth, outer_back, bits, packed)
-    fast.split(windows.pack_gradient, batch, gradient.numel(), *given)
+    fast.split(loops.pack_gradient, batch, gradient.numel(), *given)
     parts = -(-batch // together)
-    ends = np.empty((parts * stripes, together * pairs + 1), np.int32)
-    sizes = (packed, batch, pairs, stripes, together, bits, ends)
-    fast.split(windows.find_gradient_blocks, parts, gradient.numel(), *sizes)
-    forth, back = _find_scales(windows, images, table, bits)
+    ends = np.empty((parts * -(-pairs // step) * stripes, together * step + 1), np.int32)
+    sizes = (packed, batch, pairs, stripes, together, step, bits, ends)
+    fast.split(loops.find_gradient_blocks, parts, gradient.numel(), *sizes)
+    forth, back = _find_scales(loops, images, frame.table, bits)
     result = torch.empty(outer, channels * window)
     fast.split(
-        windows.correlate, -(-channels * window // windows.ROWS), result.numel() * places,
-        fast.flat(images), table, channels, area, together, forth, back, packed, ends, outer_back, outer, bits,
-        fast.flat(result),
+        loops.correlate, -(-channels * window // loops.ROWS), result.numel() * places,
+        fast.flat(images), frame.table, frame.plane, channels, together, step, forth, back, packed, ends,
+        outer_back[:outer], outer, bits, fast.flat(result),
     )  # fmt: skip
     return result

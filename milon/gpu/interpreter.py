@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -73,9 +74,16 @@ class Plan:
         values = self._gather_inputs(state, batch, key)
         values += self.constants
         values += [None] * len(self.program.nodes)
-        with torch.no_grad():
+        clean: set[int] = set()  # numbers of values that were seen to hold no NaN
+        with torch.no_grad(), fast.own_threads() if self.device.type == "cpu" else nullcontext():
             for step in self.steps:
-                given = step.kernel(*[values[operand] for operand in step.operands])
+                operands = [values[operand] for operand in step.operands]
+                given: Sequence[Tensor] | Tensor
+                if isinstance(step.kernel, ChainKernel):
+                    given, seen = step.kernel.run(operands)
+                    clean.update(seen)
+                else:
+                    given = step.kernel(*operands)
                 if isinstance(given, Tensor):
                     values[step.results[0]] = given
                 else:
@@ -83,7 +91,7 @@ class Plan:
                         values[number] = value
                 for number in step.freed:
                     values[number] = None
-            return self._collect(values)
+            return self._collect(values, clean)
 
     def _gather_inputs(
         self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None
@@ -111,7 +119,7 @@ class Plan:
         """Draw number `number` of the step; None where it is made later, in parts."""
         return draw_uniform(key, number, entry.shape, self.device)
 
-    def _collect(self, values: list[Tensor | None]) -> Result:
+    def _collect(self, values: list[Tensor | None], clean: Collection[int] = ()) -> Result:
         result = Result({}, None, None, {}, None)
         loss = prediction = None
         correct: int | None = None
@@ -125,7 +133,7 @@ class Plan:
                 values[output.value] = None  # so that what is copied below is held once
             if value is None:
                 raise RuntimeError(f"value {output.value} was freed before it was output")
-            if value.dtype is torch.float32 and fast.has_nan(value):
+            if value.dtype is torch.float32 and output.value not in clean and fast.has_nan(value):
                 value = canonical_nan(value)
             is_whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
             if not is_whole or _memory_of(value) in used:
@@ -204,7 +212,7 @@ def plan_steps(
                 for number in entry.members
                 if number in outputs or any(reader not in members for reader in readers.get(number, ()))
             }
-            kernel = ChainKernel(entry, program, types, outside, loops)
+            kernel = ChainKernel(entry, program, types, outside, loops, outputs)
             steps.append(Step("chain", kernel, kernel.sources, kernel.results, ()))
         else:
             numbers = entry.members if isinstance(entry, Chain) else (entry,)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray
 
 from milon.gpu.kernels_angles import wave64
-from milon.gpu.kernels_cpu import compiled, floats_at, patterns_at, truths_at
+from milon.gpu.kernels_cpu import INFINITY, compiled, find_magnitude, floats_at, patterns_at, truths_at
 
 BLOCK = 1024  # elements: a register is 4 KiB, and a chain's dozen registers stay in the second cache
 FULL, PERIODIC = 0, 1  # how a source is read: as it lies; element (p // repeat) % period
@@ -27,7 +27,6 @@ OPCODES = {
 }  # fmt: skip
 _ROUND64 = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, half to even
 _ROUND64_BITS = np.int64(0x4338000000000000)
-_SIGMOID_NEAR, _SIGMOID_SLOPE = 2.0**-15, 0.25 - 2.0**-29  # as in `elementary`
 (
     _ADD, _SUB, _MUL, _DIV, _MAXIMUM, _MINIMUM, _NEG, _ABS, _SQRT, _COPY, _WHERE,
     _EQ, _NE, _LT, _LE, _GT, _GE, _AND, _OR, _NOT, _TRUTH,
@@ -72,7 +71,7 @@ def _unary(code, o, a, b, c):  # type: ignore[no-untyped-def]  # compiled: types
             o[i] = abs(a[i])
     elif code == _SQRT:
         for i in range(o.size):
-            o[i] = np.float32(np.sqrt(np.float64(a[i])))
+            o[i] = np.sqrt(a[i])
     elif code == _COPY:
         for i in range(o.size):
             o[i] = a[i]
@@ -242,8 +241,7 @@ def _function(code, o, a, exp, log, small, large, waves, turns):  # type: ignore
         for i in range(o.size):
             x = -abs(np.float64(a[i]))
             e = _exp64(-110.0 if x < -110.0 else x, exp, log)
-            y = (e if a[i] < 0 else 1.0) / (e + 1.0)
-            o[i] = np.float32(np.float64(a[i]) * _SIGMOID_SLOPE + 0.5 if -x < _SIGMOID_NEAR else y)
+            o[i] = np.float32((e if a[i] < 0 else 1.0) / (e + 1.0))
     elif code == _ERF:
         _erf(o, a, exp, log, small, large)
     elif code == _LOG1P:
@@ -311,13 +309,15 @@ def _store_truths(address, start, block):  # type: ignore[no-untyped-def]  # com
 
 @compiled
 def run_chain(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, count, scratch, base, stride, loads, code, stores, corrections, exp, log, small, large, waves, turns
-):
+    first, last, count, scratch, base, stride, loads, code, stores, watched, nans, corrections, exp, log, small, large,
+    waves, turns,
+):  # fmt: skip
     """Blocks first to last of a chain over `count` elements.
 
     Value v of the chain lies at base[v] + stride[v] * p bytes, or, where base[v] is negative, in register -1 - base[v].
     The registers are `scratch` rows of this range's own. loads: rows of (value, address, holds, repeat, period). code:
-    rows of (opcode, result and three values). stores: rows of (value, address) of truth values.
+    rows of (opcode, result and three values). stores: rows of (value, address) of truth values. nans[j] is set where
+    value watched[j] holds NaN.
     """
     registers = np.zeros((scratch + 1, BLOCK), np.float32)
     own = registers.ctypes.data
@@ -345,4 +345,7 @@ def run_chain(  # type: ignore[no-untyped-def]  # compiled: types come from the 
                 _correct(code[j, 0], at[code[j, 1]], at[code[j, 2]], size, corrections)
         for j in range(stores.shape[0]):
             _store_truths(stores[j, 1], start, carray(floats_at(at[stores[j, 0]]), size))
+        for j in range(watched.size):
+            if find_magnitude(carray(patterns_at(at[watched[j]]), size)) > INFINITY:
+                nans[j] = 1
     return registers[scratch, 0]  # reads the registers once more, so that they are not given back before this

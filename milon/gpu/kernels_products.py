@@ -1,4 +1,4 @@
-"""Whole matrix products by the tiles of `milon.gpu.kernels_tiles`: quantising and packing in one pass, then the tiles.
+"""Whole matrix products by the tiles of `milon.gpu.kernels_pairs`: quantising and packing in one pass, then the tiles.
 
 Kernels work on a range of panels or slices, as those of `milon.gpu.kernels_cpu` do, and follow its rules: nothing is
 contracted or reordered. Scales back are held panel by panel, so that a tile may read those of a whole panel.
@@ -22,27 +22,24 @@ from milon.gpu.kernels_cpu import (
     patterns_at,
     power_of_two,
 )
+from milon.gpu.kernels_pairs import ONE_DIGIT_BITS, find_blocks, low_digit, scale_tile
+from milon.gpu.kernels_pairs import multiply_panels as multiply_pairs
 from milon.gpu.kernels_tiles import (
     COLUMNS,
     LANES,
     ROWS,
-    SUMS,
-    tile_one,
-    tile_three,
+    TILE,
+    copy_columns,
+    copy_row,
     transpose_columns,
     transpose_rows,
 )
 
-SLICE_MAX = 480  # columns quantised side by side: a multiple of every panel's width
+SLICE_MAX = ROWS * COLUMNS * (1 if LANES == 16 else 4)  # columns quantised side by side: whole panels of either width
 _CHUNK = 256  # terms of a row quantised at a time: a panel's part of them stays in the nearest cache
 _BLOCK_WORDS = 1 << 17  # of right panels that all left panels meet in turn: 512 KiB stay in the second cache
 _ROUND32_BITS = np.int32(0x4B400000)
 _SLOTS = max(COLUMNS, LANES)  # rows of a chunk
-
-
-@compiled
-def _low_digit(q):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    return ((q + np.int32(1024)) & np.int32(2047)) - np.int32(1024)
 
 
 @compiled
@@ -57,7 +54,7 @@ def _digits_of_row(given, scale, planes, high, low, both):  # type: ignore[no-un
     """The same for any scale, and in digits if there are three planes."""
     for k in range(given.size):
         q = np.int32((np.float64(given[k]) * scale + ROUND64) - ROUND64)
-        digit = _low_digit(q)
+        digit = low_digit(q)
         upper = (q - digit) >> np.int32(11)
         high[k] = np.int16(q if planes == 1 else upper)
         low[k], both[k] = np.int16(digit), np.int16(upper + digit)
@@ -152,7 +149,7 @@ def _pair_up(even, odd, planes, size, high, low, both):  # type: ignore[no-untyp
             high[i] = _word(even[i], odd[i])
     else:
         for i in range(size):
-            low0, low1 = _low_digit(even[i]), _low_digit(odd[i])
+            low0, low1 = low_digit(even[i]), low_digit(odd[i])
             high0, high1 = (even[i] - low0) >> np.int32(11), (odd[i] - low1) >> np.int32(11)
             high[i], low[i] = _word(high0, high1), _word(low0, low1)
             both[i] = _word(high0 + low0, high1 + low1)
@@ -203,36 +200,44 @@ def pack_columns(first, last, values, patterns, count, terms, width, planes, bit
                 given = words.ctypes.data + plane * wide * 4
                 for j in range(across):
                     to = packed.ctypes.data + (((panel + j) * planes + plane) * pairs + p) * width * 4
-                    from_words, into = patterns_at(given + j * width * 4), patterns_at(to)
-                    for c in range(width):
-                        into[c] = from_words[c]
+                    if width == ROWS:
+                        copy_row(given + j * width * 4, to)
+                    else:
+                        copy_columns(given + j * width * 4, to)
 
 
 @compiled
-def multiply_panels(first, last, left, right, pairs, rows, columns, planes, left_back, right_back, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Panels of rows first to last (of all groups) of a product, each total rounded once to binary32."""
+def multiply_panels(first, last, left, right, pairs, rows, columns, bits, left_back, right_back, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Panels of rows first to last (of all groups) of a product, each total rounded once to binary32.
+
+    `left` holds a vector more than its panels.
+    """
     panels, across = (rows + ROWS - 1) // ROWS, (columns + COLUMNS - 1) // COLUMNS
-    together = max(1, _BLOCK_WORDS // (pairs * COLUMNS * planes))
-    sums, spare = np.empty(SUMS, np.int32), np.empty((ROWS, COLUMNS), np.float32)
+    digits = 1 if bits == ONE_DIGIT_BITS else 3
+    together = max(1, _BLOCK_WORDS // (pairs * COLUMNS * digits))
+    totals, spare, ends = np.empty(digits * TILE), np.empty(TILE, np.float32), np.empty(pairs + 1, np.int32)
     for group in range(first // panels, (last - 1) // panels + 1):
         for block in range(0, across, together):
             for panel in range(max(first, group * panels), min(last, (group + 1) * panels)):
                 top = (panel - group * panels) * ROWS
-                lines = min(ROWS, rows - top)
-                given = left.ctypes.data + panel * pairs * planes * ROWS * 4
-                scales = left_back.ctypes.data + panel * ROWS * 8
+                lines, given = min(ROWS, rows - top), panel * pairs * digits * ROWS
+                find_blocks(left.ctypes.data + given * 4, True, pairs, bits, ends)
+                scales = left_back[panel * ROWS : (panel + 1) * ROWS]
                 for j in range(block, min(across, block + together)):
-                    some = min(COLUMNS, columns - j * COLUMNS)
-                    others = right.ctypes.data + (group * across + j) * pairs * planes * COLUMNS * 4
-                    other_scales = right_back.ctypes.data + (group * across + j) * COLUMNS * 8
-                    into = result[(group * rows + top) * columns + j * COLUMNS :]
-                    is_whole = some == COLUMNS and lines == ROWS
-                    to = into.ctypes.data if is_whole else spare.ctypes.data
-                    step = columns if is_whole else COLUMNS
-                    if planes == 1:
-                        tile_one(given, others, pairs, sums.ctypes.data, scales, other_scales, to, step)
-                    else:
-                        tile_three(given, others, pairs, sums.ctypes.data, scales, other_scales, to, step)
-                    if not is_whole:
-                        for r in range(lines):
-                            into[r * columns : r * columns + some] = spare[r, :some]
+                    some, other = min(COLUMNS, columns - j * COLUMNS), group * across + j
+                    others = other * pairs * digits * COLUMNS
+                    other_scales = right_back[other * COLUMNS : (other + 1) * COLUMNS]
+                    totals[:] = 0.0
+                    multiply_pairs(
+                        left, right, given, others, pairs * ROWS, pairs * COLUMNS, ends, 0, pairs, bits, totals
+                    )
+                    place = (group * rows + top) * columns + j * COLUMNS
+                    if some == COLUMNS and lines == ROWS:
+                        into = result.ctypes.data + place * 4
+                        scale_tile(totals, bits, 2 * pairs, scales, other_scales, into, columns)
+                        continue
+                    scale_tile(totals, bits, 2 * pairs, scales, other_scales, spare.ctypes.data, COLUMNS)
+                    for r in range(lines):
+                        into_row, from_row = result[place + r * columns :], spare[r * COLUMNS :]
+                        for k in range(some):
+                            into_row[k] = from_row[k]

@@ -1,194 +1,248 @@
-"""Tiles of matrix products of small integers (rule N4) on x86 vector units, written for the compiler as vectors.
+"""The innermost loops of products on a CPU, written in the compiler's own terms as vectors: tiles of sums of products.
 
-One instruction multiplies two pairs of int16 in each 32-bit lane and adds both products. With M = 13 an element is one
-int16, and a lane holds at most 30 products of 2^26 before its upper half is moved to a second one. With M = 21 an
-element is high * 2^11 + low; high, low and high + low are multiplied apart (Karatsuba): three planes. All is integer
-arithmetic until the total, which binary64 holds exactly, is scaled by powers of two and rounded once to binary32.
-
-A packed operand holds panels of `ROWS` rows (of the left) or `COLUMNS` columns (of the right), padded with zeros; a
-panel holds, plane after plane and pair of terms after pair of terms, one 32-bit word for each row or column.
+An operand is a panel of pairs: for each pair of terms, the two 16-bit integers of every row (or column) side by side in
+one 32-bit word. Rows may also lie one after the other, each a line of words. A tile of sums is held in registers, and
+must stay within 32 bits; `kernels_pairs` sees to that. Multiply and add of vectors are right on any processor; where
+there are instructions for products of pairs (AVX2, AVX512-VNNI) the compiler chooses them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
 
-def _find_lanes() -> int:
-    """32-bit lanes of the vectors of this processor that multiply pairs of int16; 0 where there are none."""
+def _is_wide() -> bool:
+    """Whether the processor has registers of 512 bits for 16-bit integers."""
     try:
-        features = binding.get_host_cpu_features()
+        return bool(binding.get_host_cpu_features().get("avx512bw", False))
     except RuntimeError:  # llvmlite does not know this processor
-        return 0
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:  # loops are compiled for another processor than this
-        return 0
-    return 16 if features.get("avx512bw") else 8 if features.get("avx2") else 0
+        return False
 
 
-LANES = _find_lanes()
-ROWS = {16: 12, 8: 4, 0: 1}[LANES]  # of a tile; with two vectors of columns its sums leave registers for the operands
+ROWS = 13 if _is_wide() else 6  # of a tile: with `_VECTORS` to a row they fill the processor's registers
+LANES = 16 if _is_wide() else 8  # 32-bit sums in a register
 _VECTORS = 2
-COLUMNS = _VECTORS * (LANES or 1)
-_PAIRS_MAX = {1: 15, 3: 255}  # by planes, between moves of upper halves: sums stay below 2^31 - 2^16
-_INSTRUCTION = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd"}
-_INT32, _INT64, _FLOAT64 = ir.IntType(32), ir.IntType(64), ir.DoubleType()
-_WORDS, _HALVES = ir.VectorType(_INT32, LANES or 1), ir.VectorType(ir.IntType(16), 2 * (LANES or 1))
-_WIDE, _NARROW = ir.VectorType(_FLOAT64, LANES or 1), ir.VectorType(ir.FloatType(), LANES or 1)
+COLUMNS = LANES * _VECTORS
+TILE = ROWS * COLUMNS
+LINE = 528  # words of a row that lies on its own: 512 pairs, and room for one vector more
+_WORD, _INT32, _FLOAT64 = ir.IntType(64), ir.IntType(32), ir.DoubleType()
+_SUM = ir.VectorType(_INT32, LANES)
+_PAIRS = ir.VectorType(ir.IntType(16), 2 * LANES)
+_PRODUCTS = ir.VectorType(_INT32, 2 * LANES)
+_WIDE, _NARROW = ir.VectorType(_FLOAT64, LANES), ir.VectorType(ir.FloatType(), LANES)
 
 
 def _at(builder: Any, base: Any, place: Any, kind: Any) -> Any:
     """A pointer to `kind`, `place` elements of base's own type further on."""
-    moved = builder.gep(base, [ir.Constant(_INT64, place) if isinstance(place, int) else place])
+    moved = builder.gep(base, [_WORD(place) if isinstance(place, int) else place])
     return builder.bitcast(moved, kind.as_pointer())
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:
     """A vector of `kind` with `value` in every lane."""
     nothing = ir.Constant(kind, ir.Undefined)
-    first = builder.insert_element(nothing, value, ir.Constant(_INT32, 0))
+    first = builder.insert_element(nothing, value, _INT32(0))
     return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_INT32, kind.count), None))
 
 
-def _emit_pair(builder: Any, sums: list[Any], left: Any, right: Any) -> list[Any]:
-    """One pair of terms: `sums` (by row and vector) plus the products of the words at `left` and `right`."""
-    name = _INSTRUCTION[LANES]
-    kind = ir.FunctionType(_WORDS, [_HALVES, _HALVES])
-    multiply = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    columns = [builder.load(_at(builder, right, v * LANES, _HALVES), align=4) for v in range(_VECTORS)]
-    made: list[Any] = []
-    for r in range(ROWS):
-        word = builder.load(_at(builder, left, r, _INT32), align=4)
-        row = builder.bitcast(_spread(builder, word, _WORDS), _HALVES)
-        for column in columns:
-            made.append(builder.add(sums[len(made)], builder.call(multiply, [row, column])))
-    return made
+def _load(builder: Any, base: Any, place: Any, align: int) -> Any:
+    loaded = builder.load(builder.gep(base, [place]))
+    loaded.align = align
+    return loaded
 
 
-def _emit_moves(builder: Any, sums: list[Any], high: Any) -> list[Any]:
-    """Adds sum >> 16 to `high`; what is left of each sum."""
-    for place, total in enumerate(sums):
-        address = _at(builder, high, place * LANES, _WORDS)
-        moved = builder.ashr(total, ir.Constant(_WORDS, [16] * LANES))
-        builder.store(builder.add(builder.load(address, align=4), moved), address, align=4)
-    return [builder.and_(total, ir.Constant(_WORDS, [0xFFFF] * LANES)) for total in sums]
+def _pick(builder: Any, vector: Any, lanes: list[int]) -> Any:
+    mask = ir.Constant(ir.VectorType(_INT32, len(lanes)), lanes)
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
-def _link(block: Any, phis: list[Any], values: list[Any]) -> None:
-    for phi, value in zip(phis, values, strict=True):
-        phi.add_incoming(value, block)
+def _sums_of_pairs(builder: Any, left: Any, right: Any) -> Any:
+    one, other = (builder.sext(builder.bitcast(side, _PAIRS), _PRODUCTS) for side in (left, right))
+    products = builder.mul(one, other)
+    even, odd = (_pick(builder, products, list(range(first, 2 * LANES, 2))) for first in (0, 1))
+    return builder.add(even, odd)
 
 
-def _emit_sums(builder: Any, left: Any, right: Any, pairs: Any, high: Any, pairs_max: int) -> list[Any]:
-    """The sums over all pairs of one plane of a tile; what left them on the way is added to `high`."""
-    count = ROWS * _VECTORS
-    names = ("outer", "inner", "after", "moving", "done")
-    entry, zero, none = builder.block, ir.Constant(_WORDS, None), ir.Constant(_INT64, 0)
-    outer, inner, after, moving, done = (builder.append_basic_block(name) for name in names)
-    kinds = [_INT64, left.type, right.type, *[_WORDS] * count]
-    builder.branch(outer)
-    builder.position_at_end(outer)
-    given = [builder.phi(kind) for kind in kinds]
-    most = ir.Constant(_INT64, pairs_max)
-    some = builder.select(builder.icmp_signed("<", given[0], most), given[0], most)
-    builder.branch(inner)
-    builder.position_at_end(inner)
-    now = [builder.phi(kind) for kind in kinds]
-    made = _emit_pair(builder, now[3:], now[1], now[2])
-    moved = [builder.gep(now[n], [ir.Constant(_INT64, words)]) for n, words in ((1, ROWS), (2, COLUMNS))]
-    then = [builder.sub(now[0], ir.Constant(_INT64, 1)), *moved]
-    builder.cbranch(builder.icmp_signed(">", then[0], none), inner, after)
-    _link(outer, now, [some, *given[1:]])
-    _link(inner, now, [*then, *made])
+def _emit_pair(builder: Any, left: Any, right: Any, pair: Any, sums: list[Any], apart: tuple[int, int]) -> list[Any]:
+    """`sums` and the products of one more pair of terms; `apart` are the words between pairs and between rows."""
+    word = ir.IntType(64)
+    columns = [
+        _load(builder, right, builder.add(builder.mul(pair, word(_VECTORS)), word(place)), 4)
+        for place in range(_VECTORS)
+    ]
+    found = []
+    for row in range(ROWS):
+        place = builder.add(builder.mul(pair, word(apart[0])), word(row * apart[1]))
+        scalar = _load(builder, left, place, 4)
+        spread = _spread(builder, scalar, _SUM)
+        for place, column in enumerate(columns):
+            found.append(builder.add(sums[row * _VECTORS + place], _sums_of_pairs(builder, spread, column)))
+    return found
+
+
+def _emit_tile(context: Any, builder: Any, arguments: Any, apart: tuple[int, int]) -> Any:
+    left, right, pairs, totals = arguments
+    left = builder.inttoptr(left, _INT32.as_pointer())
+    right, totals = builder.inttoptr(right, _SUM.as_pointer()), builder.inttoptr(totals, _WIDE.as_pointer())
+    word = ir.IntType(64)
+    before, loop, after = builder.block, builder.append_basic_block("pair"), builder.append_basic_block("after")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    pair = builder.phi(word)
+    sums = [builder.phi(_SUM) for _ in range(ROWS * _VECTORS)]
+    found = _emit_pair(builder, left, right, pair, sums, apart)
+    following = builder.add(pair, word(1))
+    for entry, start, going in (
+        (pair, word(0), following),
+        *((s, _SUM(None), f) for s, f in zip(sums, found, strict=True)),
+    ):
+        entry.add_incoming(start, before)
+        entry.add_incoming(going, loop)
+    builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
     builder.position_at_end(after)
-    rest = builder.sub(given[0], some)
-    builder.cbranch(builder.icmp_signed(">", rest, none), moving, done)
-    builder.position_at_end(moving)
-    kept = _emit_moves(builder, made, high)
-    builder.branch(outer)
-    _link(entry, given, [pairs, left, right, *[zero] * count])
-    _link(moving, given, [rest, *then[1:], *kept])
-    builder.position_at_end(done)
-    return made
+    for place, total in enumerate(found):
+        held = _load(builder, totals, word(place), 8)
+        stored = builder.store(builder.fadd(held, builder.sitofp(total, _WIDE)), builder.gep(totals, [word(place)]))
+        stored.align = 8
+    return context.get_dummy_value()
 
 
-def _emit_total(builder: Any, upper: Any, lower: Any) -> Any:
-    """upper * 2^16 + lower as binary64, which holds it exactly."""
-    wide = builder.fmul(builder.sitofp(upper, _WIDE), ir.Constant(_WIDE, [65536.0] * LANES))
-    return builder.fadd(wide, builder.sitofp(lower, _WIDE))
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+def add_products(context: Any, left: Any, right: Any, pairs: Any, totals: Any) -> tuple[Any, Callable[..., Any]]:
+    """totals [ROWS, COLUMNS] (binary64) += left [pairs, ROWS] times right [pairs, COLUMNS]; all by address.
 
-
-def _emit_joined(builder: Any, totals: list[Any]) -> Any:
-    """The total of products from its planes."""
-    if len(totals) == 1:
-        return totals[0]
-    cross = builder.fsub(builder.fsub(totals[2], totals[0]), totals[1])
-    cross = builder.fmul(cross, ir.Constant(_WIDE, [2048.0] * LANES))
-    upper = builder.fmul(totals[0], ir.Constant(_WIDE, [4194304.0] * LANES))
-    return builder.fadd(upper, builder.fadd(cross, totals[1]))  # each sum is within 2^53 where the total is
-
-
-def _emit_results(builder: Any, sums: Any, scales: tuple[Any, Any], result: Any, stride: Any, planes: int) -> None:
-    """Every total of a tile on the scales of its row and column, rounded once, to rows `stride` apart.
-
-    sums: by plane, upper then lower, row and vector.
+    At least one pair, and at most what keeps sums within 32 bits.
     """
-    columns = [builder.load(_at(builder, scales[1], v * LANES, _WIDE), align=8) for v in range(_VECTORS)]
+    return types.void(*[types.int64] * 4), lambda own, builder, _, given: _emit_tile(own, builder, given, (ROWS, 1))
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+def add_line_products(context: Any, left: Any, right: Any, pairs: Any, totals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The same where left is [ROWS, LINE]."""
+    return types.void(*[types.int64] * 4), lambda own, builder, _, given: _emit_tile(own, builder, given, (1, LINE))
+
+
+def _emit_lanes(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    source, offsets, masks, count, into = arguments
+    word, none = ir.IntType(64), ir.Constant(_PAIRS, None)
+    offsets, masks = (
+        builder.inttoptr(given, ir.IntType(size).as_pointer()) for given, size in ((offsets, 64), (masks, 32))
+    )
+    before, loop, after = builder.block, builder.append_basic_block("run"), builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed(">", count, word(0)), loop, after)
+    builder.position_at_end(loop)
+    run, held = builder.phi(word), builder.phi(_PAIRS)
+    place = builder.add(source, builder.mul(_load(builder, offsets, run, 8), word(2)))
+    found = _load(builder, builder.inttoptr(place, _PAIRS.as_pointer()), word(0), 2)
+    mask = builder.load(builder.gep(masks, [run]))
+    if 2 * LANES < 32:
+        mask = builder.trunc(mask, ir.IntType(2 * LANES))
+    mixed = builder.select(builder.bitcast(mask, ir.VectorType(ir.IntType(1), 2 * LANES)), found, held)
+    following = builder.add(run, word(1))
+    for phi, start, going in ((run, word(0), following), (held, none, mixed)):
+        phi.add_incoming(start, before)
+        phi.add_incoming(going, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    result = builder.phi(_PAIRS)
+    result.add_incoming(none, before)
+    result.add_incoming(mixed, loop)
+    builder.store(result, builder.inttoptr(into, _PAIRS.as_pointer())).align = 2
+    return context.get_dummy_value()
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+def gather_lanes(
+    context: Any, source: Any, offsets: Any, masks: Any, count: Any, into: Any
+) -> tuple[Any, Callable[..., Any]]:
+    """A vector of 16-bit integers from `count` runs of them; all by address.
+
+    Lane k comes from source + 2 * (offsets[run] + k) where bit k of masks[run] is set, and is 0 where none is. What
+    lies up to a vector before and after a run is read as well.
+    """
+    return types.void(*[types.int64] * 5), _emit_lanes
+
+
+def _emit_fit(builder: Any, words: Any, pairs: Any, width: int, limit: int) -> Any:
+    before, loop, after = builder.block, builder.append_basic_block("pair"), builder.append_basic_block("after")
+    count, none, ones = -(-width // LANES), ir.Constant(_SUM, None), ir.Constant(_PAIRS, [1] * 2 * LANES)
+    words = builder.inttoptr(words, _INT32.as_pointer())
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    pair, held = builder.phi(_WORD), [builder.phi(_SUM) for _ in range(count)]
+    start, most, sums = builder.mul(pair, _WORD(width)), none, []
+    for place, total in enumerate(held):
+        at = _at(builder, words, builder.add(start, _WORD(place * LANES)), _PAIRS)
+        given = builder.load(at, align=4)
+        is_less = builder.icmp_signed("<", given, ir.Constant(_PAIRS, None))
+        size = builder.select(is_less, builder.sub(ir.Constant(_PAIRS, None), given), given)
+        sums.append(builder.add(total, _sums_of_pairs(builder, size, ones)))
+        most = builder.select(builder.icmp_signed(">", sums[-1], most), sums[-1], most)
+    is_over = builder.icmp_signed(">", most, ir.Constant(_SUM, [limit] * LANES))
+    is_any = builder.icmp_unsigned("!=", builder.bitcast(is_over, ir.IntType(LANES)), ir.IntType(LANES)(0))
+    following = builder.add(pair, _WORD(1))
+    is_last = builder.or_(is_any, builder.icmp_signed(">=", following, pairs))
+    for phi, first, going in ((pair, _WORD(0), following), *((h, none, s) for h, s in zip(held, sums, strict=True))):
+        phi.add_incoming(first, before)
+        phi.add_incoming(going, loop)
+    builder.cbranch(is_last, after, loop)
+    builder.position_at_end(after)
+    return builder.select(builder.and_(is_any, builder.icmp_signed(">", pair, _WORD(0))), pair, following)
+
+
+def make_fit(width: int, limit: int) -> Any:
+    """A function that counts the pairs of a panel of `width` whose magnitudes add up to at most `limit` anywhere."""
+
+    @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+    def fit(context: Any, words: Any, pairs: Any) -> tuple[Any, Callable[..., Any]]:
+        """At least one, at most `pairs`; the words by address. Up to a vector after them is read, and may count."""
+        return types.int64(types.int64, types.int64), lambda _, builder, __, given: _emit_fit(
+            builder, *given, width, limit
+        )
+
+    return fit
+
+
+def _emit_results(context: Any, builder: Any, arguments: Any, digits: int) -> Any:
+    totals, rows, columns = (builder.inttoptr(given, _FLOAT64.as_pointer()) for given in arguments[:3])
+    result, stride = builder.inttoptr(arguments[3], ir.FloatType().as_pointer()), arguments[4]
+    scales = [builder.load(_at(builder, columns, v * LANES, _WIDE), align=8) for v in range(_VECTORS)]
     for r in range(ROWS):
-        scale = _spread(builder, builder.load(_at(builder, scales[0], r, _FLOAT64), align=8), _WIDE)
-        start = builder.mul(stride, ir.Constant(_INT64, r))
+        scale = _spread(builder, builder.load(_at(builder, rows, r, _FLOAT64), align=8), _WIDE)
         for v in range(_VECTORS):
-            totals = []
-            for plane in range(planes):
-                places = [(((2 * plane + half) * ROWS + r) * _VECTORS + v) * LANES for half in (0, 1)]
-                halves = [builder.load(_at(builder, sums, place, _WORDS), align=4) for place in places]
-                totals.append(_emit_total(builder, *halves))
-            total = builder.fmul(builder.fmul(_emit_joined(builder, totals), scale), columns[v])
-            at = builder.add(start, ir.Constant(_INT64, v * LANES))
+            places = [digit * TILE + r * COLUMNS + v * LANES for digit in range(digits)]
+            held = [builder.load(_at(builder, totals, place, _WIDE), align=8) for place in places]
+            total = held[0]
+            if digits == 3:  # exact: each sum is within 2^53 where the total is
+                cross = builder.fsub(builder.fsub(held[2], held[0]), held[1])
+                cross = builder.fmul(cross, ir.Constant(_WIDE, [2048.0] * LANES))
+                upper = builder.fmul(held[0], ir.Constant(_WIDE, [4194304.0] * LANES))
+                total = builder.fadd(upper, builder.fadd(cross, held[1]))
+            total = builder.fadd(total, ir.Constant(_WIDE, [0.0] * LANES))
+            total = builder.fmul(builder.fmul(total, scale), scales[v])
+            at = builder.add(builder.mul(stride, _WORD(r)), _WORD(v * LANES))
             builder.store(builder.fptrunc(total, _NARROW), _at(builder, result, at, _NARROW), align=4)
+    return context.get_dummy_value()
 
 
-def _emit_tile(builder: Any, given: list[Any], planes: int) -> None:
-    left, right, pairs, space, rows, columns, result, stride = given
-    size = ROWS * COLUMNS
-    for plane in range(planes):
-        upper = builder.gep(space, [ir.Constant(_INT64, 2 * plane * size)])
-        places = [builder.mul(pairs, ir.Constant(_INT64, plane * words)) for words in (ROWS, COLUMNS)]
-        panels = [builder.gep(side, [place]) for side, place in zip((left, right), places, strict=True)]
-        for place in range(ROWS * _VECTORS):
-            builder.store(ir.Constant(_WORDS, None), _at(builder, upper, place * LANES, _WORDS), align=4)
-        for place, total in enumerate(_emit_sums(builder, panels[0], panels[1], pairs, upper, _PAIRS_MAX[planes])):
-            builder.store(total, _at(builder, upper, size + place * LANES, _WORDS), align=4)
-    _emit_results(builder, space, (rows, columns), result, stride, planes)
+def _scale_of(digits: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+    def scale(context: Any, totals: Any, rows: Any, columns: Any, result: Any, stride: Any) -> Any:
+        """A tile of totals as binary32, each rounded once, to rows `stride` apart; by address, scales in binary64."""
+        return types.void(*[types.int64] * 5), lambda own, builder, _, given: _emit_results(own, builder, given, digits)
 
-
-def _tile_of(planes: int) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
-    def tile(
-        context: Any, left: Any, right: Any, pairs: Any, sums: Any, rows: Any, columns: Any, to: Any, by: Any
-    ) -> Any:
-        """Addresses: panels, space for sums, scales of rows and of columns, the result; the length of its rows."""
-
-        def generate(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
-            words, wide, narrow = _INT32.as_pointer(), _FLOAT64.as_pointer(), ir.FloatType().as_pointer()
-            kinds = (words, words, None, words, wide, wide, narrow, None)
-            ready = [builder.inttoptr(one, kind) if kind else one for one, kind in zip(given, kinds, strict=True)]
-            _emit_tile(builder, ready, planes)
-            return _context.get_dummy_value()
-
-        return types.void(*[types.int64] * 8), generate
-
-    return tile
+    return scale
 
 
 def _transpose_of(width: int) -> Any:
     """Rows of words, `LANES` of them, as columns: `LANES` rows of the first `width` words of each."""
 
-    @intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
+    @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
     def transpose(context: Any, given: Any, step: Any, into: Any, stride: Any) -> Any:
         """Addresses of the first words, and the distances in words of the next rows."""
 
@@ -196,8 +250,8 @@ def _transpose_of(width: int) -> Any:
             source, target = (builder.inttoptr(arguments[n], _INT32.as_pointer()) for n in (0, 2))
             rows = []
             for r in range(LANES):
-                at = builder.mul(arguments[1], ir.Constant(_INT64, r))
-                rows.append(builder.load(_at(builder, source, at, _WORDS), align=4))
+                at = builder.mul(arguments[1], ir.Constant(_WORD, r))
+                rows.append(builder.load(_at(builder, source, at, _SUM), align=4))
             half, taken = LANES // 2, LANES
             mixes = [
                 ir.Constant(ir.VectorType(_INT32, LANES), [side * half + n // 2 + n % 2 * LANES for n in range(LANES)])
@@ -209,8 +263,8 @@ def _transpose_of(width: int) -> Any:
             kind = ir.VectorType(_INT32, width)
             first = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
             for r, row in enumerate(rows):
-                at = builder.mul(arguments[3], ir.Constant(_INT64, r))
-                part = builder.shuffle_vector(row, ir.Constant(_WORDS, ir.Undefined), first)
+                at = builder.mul(arguments[3], ir.Constant(_WORD, r))
+                part = builder.shuffle_vector(row, ir.Constant(_SUM, ir.Undefined), first)
                 builder.store(part, _at(builder, target, at, kind), align=4)
             return _context.get_dummy_value()
 
@@ -219,6 +273,22 @@ def _transpose_of(width: int) -> Any:
     return transpose
 
 
-SUMS = 6 * ROWS * COLUMNS  # words of space that a tile takes
-tile_one, tile_three = _tile_of(1), _tile_of(3)  # for M = 13 and for M = 21
-transpose_rows, transpose_columns = _transpose_of(ROWS), _transpose_of(LANES or 1)
+def _copy_of(width: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+    def copy(context: Any, given: Any, into: Any) -> Any:
+        """`width` words, by address."""
+
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            kind = ir.VectorType(_INT32, width).as_pointer()
+            source, target = (builder.inttoptr(address, kind) for address in arguments)
+            builder.store(builder.load(source, align=4), target, align=4)
+            return _context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return copy
+
+
+scale_one, scale_three = _scale_of(1), _scale_of(3)  # for M = 13 and for M = 21
+transpose_rows, transpose_columns = _transpose_of(ROWS), _transpose_of(LANES)
+copy_row, copy_columns = _copy_of(ROWS), _copy_of(COLUMNS)

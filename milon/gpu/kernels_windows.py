@@ -11,21 +11,18 @@ import numpy as np
 
 from milon.gpu.kernels_cpu import compiled, scales_of
 from milon.gpu.kernels_pairs import (
-    COLUMNS,
     ONE_DIGIT_BITS,
-    ROWS,
-    TILE,
-    find_blocks,
+    find_runs,
     multiply_panels,
-    scale_tile_row,
+    scale_tile,
     store_pairs,
     store_word,
     to_integers,
 )
+from milon.gpu.kernels_tiles import COLUMNS, LANES, ROWS, TILE, gather_lanes
 
 _INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-_TOTALS = 1 << 17  # numbers that wait for more images, a MiB: the second cache holds them
 _PLANES = 8  # exponents for which an image is kept as integers (half as many in digits); most have two to five
 
 
@@ -49,9 +46,10 @@ def _find_greatest(patterns, image, count, table, channels, area, found):  # typ
 
 
 @compiled
-def _lay_plane(images, image, count, channels, area, scale, bits, planes, place, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """The pixels of `count` images on one scale as words [count, pairs of channels, area + 1], with 0 as padding."""
-    one, other = np.zeros(area + 1, np.int32), np.zeros(area + 1, np.int32)
+def _lay_plane(images, image, count, channels, homes, line, size, scale, bits, planes, place, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The pixels of `count` images on one scale as words [count, pairs of channels, size], 0 where no pixel is."""
+    area = homes.size
+    one, other = np.zeros(area, np.int32), np.zeros(area, np.int32)
     for j in range(count):
         for c in range(0, channels, 2):
             begin = ((image + j) * channels + c) * area
@@ -60,13 +58,35 @@ def _lay_plane(images, image, count, channels, area, scale, bits, planes, place,
                 to_integers(images[begin + area : begin + 2 * area], scale, other)
             else:
                 other[:] = 0
-            store_pairs(one, other, bits, planes, place, apart)
-            place += area + 1
+            for k in range(0, area, line):
+                store_pairs(one[k : k + line], other[k : k + line], bits, planes, place + homes[k], apart)
+            place += size
 
 
 @compiled
-def _gather(planes, plane_apart, spots, is_met, halves, area, bits, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """A panel of words [digits, window * halves, COLUMNS]; its columns' windows lie at spots [window, COLUMNS].
+def _gather(planes, place, plane_apart, bases, offsets, size, halves, bits, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """A panel of words [digits, window * halves, COLUMNS]; part r of column k's window lies at bases[k] + offsets[r].
+
+    A column whose base is negative gets zeros.
+    """
+    vectors = COLUMNS // LANES
+    runs, masks, counts = np.empty(COLUMNS, np.int64), np.empty(COLUMNS, np.uint32), np.empty(vectors, np.int64)
+    find_runs(bases, 2, runs, masks, counts)
+    into = panel.ctypes.data
+    for digit in range(1 if bits == ONE_DIGIT_BITS else 3):
+        for r in range(offsets.size):
+            source = planes.ctypes.data + (place + digit * plane_apart + offsets[r]) * 4
+            for _ in range(halves):
+                for vector in range(vectors):
+                    own, own_masks = runs.ctypes.data + vector * LANES * 8, masks.ctypes.data + vector * LANES * 4
+                    gather_lanes(source, own, own_masks, counts[vector], into)
+                    into += LANES * 4
+                source += size * 4
+
+
+@compiled
+def _gather_by_table(planes, plane_apart, spots, is_met, halves, size, bits, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The same where the columns' windows lie at spots [window, COLUMNS].
 
     Parts of the window that no column meets are left as they were.
     """
@@ -78,7 +98,7 @@ def _gather(planes, plane_apart, spots, is_met, halves, area, bits, panel):  # t
             row = spots[r]
             place = (digit * window + r) * halves * COLUMNS
             for half in range(halves):
-                given = planes[digit * plane_apart + half * (area + 1) :]
+                given = planes[digit * plane_apart + half * size :]
                 into = panel[place : place + COLUMNS]
                 for k in range(COLUMNS):
                     into[k] = given[row[k]]
@@ -112,18 +132,21 @@ def _find_plane(scale, scales):  # type: ignore[no-untyped-def]  # compiled: typ
 
 @compiled
 def multiply_windows(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, images, patterns, table, order, channels, area, together, rows, ends, row_back, outer, bits, result
+    first, last, images, patterns, table, order, frame, channels, together, rows, ends, row_back, outer, bits, result
 ):
     """[outer, terms] times every window, into [batch, outer, places], for parts first to last of `together` images.
 
     `rows` and `row_back` are as `pack_rows` made them, `ends` as `find_blocks` for these rows; the windows in
-    column p of `table` give place order[p] of the result.
+    column p of `table` give place order[p] of the result. `frame` is (homes, line, size, starts, offsets): where pixels
+    lie in a plane of `size` words, `line` of them side by side, and that part r of the window at place p meets
+    starts[p] + offsets[r]; with no offsets the table says that.
     """
     window, places = table.shape
+    area = frame[0].size
     pairs, batch = (channels + 1) // 2 * window, images.size // (channels * area)
     digits = 1 if bits == ONE_DIGIT_BITS else 3
     scales = np.empty(_PLANES if digits == 1 else _PLANES // 2)
-    planes = np.empty(digits * scales.size * together * (pairs // window) * (area + 1), np.int32)
+    planes = np.zeros(digits * scales.size * together * (pairs // window) * frame[2] + 2 * LANES, np.int32)
     panel = np.empty(digits * pairs * COLUMNS, np.int32)
     found = np.empty(together * places, np.int32)
     forth, back = np.empty(together * places), np.empty(together * places)
@@ -146,8 +169,8 @@ def multiply_windows(  # type: ignore[no-untyped-def]  # compiled: types come fr
                 begin,
                 end,
                 table,
+                frame,
                 channels,
-                area,
                 found,
                 forth,
                 scales,
@@ -163,16 +186,18 @@ def multiply_windows(  # type: ignore[no-untyped-def]  # compiled: types come fr
 
 @compiled
 def _lay_panel(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    images, image, count, begin, end, table, channels, area, found, forth, scales, is_met, bits, planes, panel
+    images, image, count, begin, end, table, frame, channels, found, forth, scales, is_met, bits, planes, panel
 ):
     """The panel of columns begin to end (window p of image j is column j * places + p), and which parts they meet."""
+    homes, line, size, starts, offsets = frame
     window, places = table.shape
-    halves = (channels + 1) // 2
-    plane_apart = planes.size // (1 if bits == ONE_DIGIT_BITS else 3)
+    halves, area = (channels + 1) // 2, homes.size
+    plane_apart = (planes.size - 2 * LANES) // (1 if bits == ONE_DIGIT_BITS else 3)
     plane_size = plane_apart // scales.size
-    spots = np.empty((window, COLUMNS), np.int64)
-    spots[:] = area
-    is_met[:] = False
+    is_framed = offsets.size > 0
+    bases = np.full(COLUMNS, -1, np.int64)
+    spots = np.full((0 if is_framed else window, COLUMNS), LANES + area, np.int64)
+    is_met[:] = is_framed
     alone = 0
     j, p = begin // places, begin % places
     for k in range(end - begin):
@@ -181,18 +206,24 @@ def _lay_panel(  # type: ignore[no-untyped-def]  # compiled: types come from the
             alone += 1
             is_met[:] = True
         elif found[begin + k] < _INFINITY:
-            start = number * plane_size + j * halves * (area + 1)
+            start = number * plane_size + j * halves * size
             if scales[number] == 0.0:
                 scales[number] = forth[begin + k]
-                place = number * plane_size
-                _lay_plane(images, image, count, channels, area, scales[number], bits, planes, place, plane_apart)
-            for r in range(window):
-                spots[r, k] = start + table[r, p]
+                place = LANES + number * plane_size
+                scale = scales[number]
+                _lay_plane(images, image, count, channels, homes, line, size, scale, bits, planes, place, plane_apart)
+            if is_framed:
+                bases[k] = start + starts[p]
+            for r in range(spots.shape[0]):
+                spots[r, k] = LANES + start + table[r, p]
                 is_met[r] |= table[r, p] < area
         p += 1
         if p == places:
             j, p = j + 1, 0
-    _gather(planes, plane_apart, spots, is_met, halves, area, bits, panel)
+    if is_framed:
+        _gather(planes, LANES, plane_apart, bases, offsets, size, halves, bits, panel)
+    else:
+        _gather_by_table(planes, plane_apart, spots, is_met, halves, size, bits, panel)
     for k in range(end - begin if alone else 0):
         scale = forth[begin + k]
         if found[begin + k] < _INFINITY and _find_plane(scale, scales) < 0:
@@ -205,12 +236,12 @@ def _lay_panel(  # type: ignore[no-untyped-def]  # compiled: types come from the
 def _multiply_panel(rows, ends, row_back, panel, is_met, outer, places, bits, back, targets, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """All rows times one panel of columns; column k of row o goes to result[targets[k] + o * places]."""
     digits = 1 if bits == ONE_DIGIT_BITS else 3
-    totals, line, right_back = np.empty(digits * TILE), np.empty(COLUMNS, np.float32), np.zeros(COLUMNS)
+    totals, spare, right_back = np.empty(digits * TILE), np.empty(TILE, np.float32), np.zeros(COLUMNS)
     some, pairs = targets.size, panel.size // (digits * COLUMNS)
     right_back[:some] = back
-    is_whole, window = some == COLUMNS, is_met.size
+    is_whole, window, start = some == COLUMNS, is_met.size, targets[0]
     for k in range(some):
-        is_whole &= targets[k] == targets[0] + k
+        is_whole &= targets[k] == start + k
     for begin in range(0, outer, ROWS):
         totals[:] = 0.0
         blocks, apart, r = ends[begin // ROWS], rows.size // digits, 0
@@ -224,165 +255,12 @@ def _multiply_panel(rows, ends, row_back, panel, is_met, outer, places, bits, ba
                     rows, panel, begin * pairs, 0, apart, pairs * COLUMNS, blocks, first, last, bits, totals
                 )
             r += 1
-        for row in range(begin, min(begin + ROWS, outer)):
-            start = targets[0] + row * places
-            into = result[start : start + COLUMNS] if is_whole else line
-            scale_tile_row(totals, row - begin, bits, 2 * pairs, row_back[row], right_back, into)
-            for k in range(0 if is_whole else some):
-                result[targets[k] + row * places] = line[k]
-
-
-@compiled
-def greatest_of_channels(first, last, patterns, channels, area, found):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Into found [channels, area + 1]: the greatest magnitude (bits) of each pixel over all images; 0 as padding."""
-    for c in range(first, last):
-        into = found[c * (area + 1) : (c + 1) * (area + 1)]
-        into[:] = 0
-        for n in range(patterns.size // (channels * area)):
-            given = patterns[(n * channels + c) * area : (n * channels + c + 1) * area]
-            for k in range(area):
-                into[k] = max(into[k], given[k] & _MAGNITUDE)
-
-
-@compiled
-def greatest_of_rows(first, last, greatest, table, area, found):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Into found [channels, window]: the greatest of the pixels that a part of the window meets."""
-    window, places = table.shape
-    for c in range(first, last):
-        given = greatest[c * (area + 1) : (c + 1) * (area + 1)]
-        for r in range(window):
-            most = np.int32(0)
-            for p in range(places):
-                most = max(most, given[table[r, p]])
-            found[c * window + r] = most
-
-
-@compiled
-def pack_gradient(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, gradient, batch, outer, places, forth, back, bits, panels
-):
-    """Images first to last of [batch, outer, places] as words [digits, stripes of COLUMNS, batch, pairs, COLUMNS]."""
-    pairs, stripes = (places + 1) // 2, (outer + COLUMNS - 1) // COLUMNS
-    apart = panels.size // (1 if bits == ONE_DIGIT_BITS else 3)
-    whole = np.zeros(2 * pairs * COLUMNS, np.int32)
-    ones, others = np.zeros(COLUMNS, np.int32), np.zeros(COLUMNS, np.int32)
-    for n in range(first, last):
-        for stripe in range(stripes):
-            for column in range(COLUMNS):
-                o = stripe * COLUMNS + column
-                into = whole[column * 2 * pairs : (column + 1) * 2 * pairs]
-                if o < outer and not np.isnan(back[o]):
-                    begin = (n * outer + o) * places
-                    to_integers(gradient[begin : begin + places], forth[o], into)
-                else:
-                    into[:] = 0
-            base = (stripe * batch + n) * pairs * COLUMNS
-            for pair in range(pairs):
-                for column in range(COLUMNS):
-                    ones[column] = whole[column * 2 * pairs + 2 * pair]
-                    others[column] = whole[column * 2 * pairs + 2 * pair + 1]
-                store_pairs(ones, others, bits, panels, base + pair * COLUMNS, apart)
-
-
-@compiled
-def find_gradient_blocks(first, last, gradient, batch, pairs, stripes, together, bits, ends):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """`find_blocks` of a packed gradient for parts first to last of `together` images: ends [parts * stripes, ...]."""
-    for part in range(first, last):
-        count = min(together, batch - part * together)
-        for stripe in range(stripes):
-            begin = (stripe * batch + part * together) * pairs * COLUMNS
-            words = gradient[begin : begin + count * pairs * COLUMNS]
-            row = part * stripes + stripe
-            find_blocks(0, 1, words, COLUMNS, count * pairs, bits, ends[row : row + 1])
-
-
-@compiled
-def _lay_rows(images, image, count, begin, end, table, channels, area, forth, back, bits, panel):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Rows begin to end (channel, part of the window) over `count` images: words [digits, images, pairs, ROWS]."""
-    window, places = table.shape
-    pairs = (places + 1) // 2
-    digits = 1 if bits == ONE_DIGIT_BITS else 3
-    apart = panel.size // digits
-    plane, none = np.zeros(area + 1, np.int32), np.zeros(area + 1, np.int32)
-    low, high = np.zeros((digits, area + 1), np.int32), np.zeros((digits, area + 1), np.int32)
-    words = np.zeros(digits * (area + 1), np.int32)
-    for j in range(count):
-        channel, scale = -1, 0.0
-        for row in range(begin, end):
-            c, r = row // window, row % window
-            if c != channel or forth[row] != scale:
-                channel, scale = c, forth[row]
-                start = ((image + j) * channels + c) * area
-                to_integers(images[start : start + area], scale, plane)
-                store_pairs(plane, none, bits, words, 0, area + 1)
-                for digit in range(digits):
-                    for k in range(area + 1):
-                        low[digit, k] = words[digit * (area + 1) + k]
-                        high[digit, k] = words[digit * (area + 1) + k] << np.int32(16)
-            is_special = np.isnan(back[row])
-            spots = table[r]
-            for digit in range(digits):
-                into = panel[digit * apart + j * pairs * ROWS + row - begin :]
-                one, other = low[digit], high[digit]
-                for pair in range(places // 2):
-                    into[pair * ROWS] = one[spots[2 * pair]] | other[spots[2 * pair + 1]]
-                if places % 2:
-                    into[places // 2 * ROWS] = one[spots[places - 1]]
-                if is_special:
-                    for pair in range(pairs):
-                        into[pair * ROWS] = 0
-
-
-@compiled
-def correlate(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, images, table, channels, area, together, forth, back, gradient, ends, outer_back, outer, bits, result
-):
-    """For rows (channel, part of the window), in tiles first to last of ROWS: the products with the gradient.
-
-    `gradient` is as `pack_gradient` made it, for `together` images at a time as `ends` has it; result is
-    [outer, channels * window].
-    """
-    stripes = (outer + COLUMNS - 1) // COLUMNS
-    size = (1 if bits == ONE_DIGIT_BITS else 3) * TILE
-    some = max(1, _TOTALS // (stripes * size))
-    right_back = np.zeros(stripes * COLUMNS)
-    right_back[:outer] = outer_back
-    line = np.empty(COLUMNS, np.float32)
-    totals = np.empty((min(some, last - first) * stripes, size))
-    rows = channels * table.shape[0]
-    terms = gradient.size // (stripes * size // TILE * COLUMNS) * 2
-    for start in range(first, last, some):
-        end = min(start + some, last)
-        totals[:] = 0.0
-        _correlate_tiles(
-            start, end, images, table, channels, area, together, forth, back, gradient, ends, stripes, bits, totals
-        )
-        for row in range(start * ROWS, min(end * ROWS, rows)):
-            for stripe in range(stripes):
-                held = totals[(row // ROWS - start) * stripes + stripe]
-                backs = right_back[stripe * COLUMNS : (stripe + 1) * COLUMNS]
-                scale_tile_row(held, row % ROWS, bits, terms, back[row], backs, line)
-                for column in range(min(COLUMNS, outer - stripe * COLUMNS)):
-                    result[(stripe * COLUMNS + column) * rows + row] = line[column]
-
-
-@compiled
-def _correlate_tiles(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, images, table, channels, area, together, forth, back, gradient, ends, stripes, bits, totals
-):
-    """totals [tiles, stripes, ...] += the products of tiles first to last with every stripe of the gradient."""
-    window, places = table.shape
-    pairs, batch, digits = (places + 1) // 2, images.size // (channels * area), 1 if bits == ONE_DIGIT_BITS else 3
-    panel = np.zeros(digits * together * pairs * ROWS, np.int32)
-    left_apart, right_apart = panel.size // digits, gradient.size // digits
-    for image in range(0, batch, together):
-        count = min(together, batch - image)
-        for tile in range(first, last):
-            begin, end = tile * ROWS, min((tile + 1) * ROWS, channels * window)
-            _lay_rows(images, image, count, begin, end, table, channels, area, forth, back, bits, panel)
-            for stripe in range(stripes):
-                place = (stripe * batch + image) * pairs * COLUMNS
-                into = totals[(tile - first) * stripes + stripe]
-                blocks = ends[(image // together) * stripes + stripe]
-                some = count * pairs
-                multiply_panels(panel, gradient, 0, place, left_apart, right_apart, blocks, 0, some, bits, into)
+        left_back, lines = row_back[begin : begin + ROWS], min(ROWS, outer - begin)
+        if is_whole and lines == ROWS:
+            into = result.ctypes.data + (start + begin * places) * 4
+            scale_tile(totals, bits, 2 * pairs, left_back, right_back, into, places)
+            continue
+        scale_tile(totals, bits, 2 * pairs, left_back, right_back, spare.ctypes.data, COLUMNS)
+        for row in range(lines):
+            for k in range(some):
+                result[targets[k] + (begin + row) * places] = spare[row * COLUMNS + k]
