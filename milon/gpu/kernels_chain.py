@@ -27,6 +27,7 @@ OPCODES = {
 }  # fmt: skip
 _ROUND64 = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, half to even
 _ROUND64_BITS = np.int64(0x4338000000000000)
+_SIGMOID_NEAR, _SIGMOID_SLOPE = 2.0**-15, 0.25 - 2.0**-29  # as in `elementary`
 (
     _ADD, _SUB, _MUL, _DIV, _MAXIMUM, _MINIMUM, _NEG, _ABS, _SQRT, _COPY, _WHERE,
     _EQ, _NE, _LT, _LE, _GT, _GE, _AND, _OR, _NOT, _TRUTH,
@@ -241,7 +242,8 @@ def _function(code, o, a, exp, log, small, large, waves, turns):  # type: ignore
         for i in range(o.size):
             x = -abs(np.float64(a[i]))
             e = _exp64(-110.0 if x < -110.0 else x, exp, log)
-            o[i] = np.float32((e if a[i] < 0 else 1.0) / (e + 1.0))
+            y = (e if a[i] < 0 else 1.0) / (e + 1.0)
+            o[i] = np.float32(np.float64(a[i]) * _SIGMOID_SLOPE + 0.5 if -x < _SIGMOID_NEAR else y)
     elif code == _ERF:
         _erf(o, a, exp, log, small, large)
     elif code == _LOG1P:
