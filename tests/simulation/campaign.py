@@ -33,7 +33,7 @@ class Tally:
     changes: int = 0  # of the validator set
     punished: int = 0  # offenders
     jailed: int = 0  # seeds in which somebody went to jail
-    over: int = 0  # seeds that ended early, since jail left the crooked a third of the power
+    over: int = 0  # seeds that ended early, since with jail or a lost log the faulty had a third of the power
     failed: list[Outcome] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
@@ -98,7 +98,7 @@ def _report(tally: Tally, processes: int) -> None:
         f"{tally.seeds} seeds, {tally.events:,} events, {tally.blocks:,} final blocks in {seconds:.0f} s with "
         f"{processes} processes: {rate:,.0f} events/s\n"
         f"{tally.epochs:,} epochs ended, {tally.changes:,} with another validator set; {tally.punished:,} offenders "
-        f"lost stake; jail in {tally.jailed:,} seeds, {tally.over:,} of them ended early by it\n"
+        f"lost stake; jail in {tally.jailed:,} seeds; {tally.over:,} seeds ended early, a third of the power faulty\n"
         f"longest recovery {tally.recovery_ms} ms; {len(tally.failed)} violations"
     )
     print("   ".join(f"{kind} {count}" for kind, count in sorted(tally.kinds.items())))

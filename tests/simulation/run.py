@@ -9,8 +9,10 @@ from itertools import pairwise
 
 from milon.base.ids import Digest
 from milon.base.units import View
+from milon.consensus.proposals import is_silent
 from milon.consensus.views import compute_delta, compute_standstill_period
 from tests.simulation.beliefs import Unbearable, Violation
+from tests.simulation.cheap import account_of
 from tests.simulation.faults import DOWN_MS_MAX
 from tests.simulation.invariants import find_unpunished, verify_coins, verify_stores
 from tests.simulation.network import PARAMETERS, START_MS, Network
@@ -38,7 +40,7 @@ class Outcome:
     changes: int = 0  # epochs whose set was another than the one before
     punished: int = 0  # offenders whose stake burned
     jailed: int = 0  # times that an honest node saw somebody go to jail
-    is_over: bool = False  # ended before its time, since jail left the crooked a third of the power
+    is_over: bool = False  # ended early: with jail or a lost log the faulty had a third of the power
 
 
 def compute_recovery_bound(network: Network) -> int:
@@ -79,6 +81,9 @@ def run_seed(seed: int, kind: str | None = None, watch: Watch | None = None) -> 
             network.run_until(CHAOS_MS + recovery)
         after = min(network.heights(), default=0)
         if not _has_recovered(network, highest):
+            verify_stores(network)
+            verify_coins(network)
+            _verify_bearable(network)
             problem = f"heights {network.heights()} {bound} ms after healing at {highest}"
         problem = problem or _wait_for_justice(network, bound)
         verify_stores(network)
@@ -114,6 +119,20 @@ def _wait_for_justice(network: Network, patience_ms: int) -> str:
         network.run_until(start + waited)
     left = find_unpunished(network)
     return f"{len(left)} offenders go unpunished {waited} ms after recovery" if left else ""
+
+
+def _verify_bearable(network: Network) -> None:
+    """Raise `Unbearable` where an honest node may not vote in its view, since an old log came back, and its power and
+    that of the crooked are a third together: who lost its votes is as faulty as who withholds them, until a view later.
+    """
+    crooked = {account_of(key) for key in network.keys} - network.auditor.honest
+    for node in network.honest:
+        state = node.state
+        if node.index == network.faults.old_log_node and state is not None and is_silent(state):
+            faulty = {*crooked, node.config.account}
+            power = sum(member.power for member in state.members.validators if member.account in faulty)
+            if 3 * power >= sum(member.power for member in state.members.validators):
+                raise Unbearable(f"node {node.index} lost its votes of view {state.view}")
 
 
 def _has_recovered(network: Network, highest: int) -> bool:
