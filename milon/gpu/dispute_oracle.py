@@ -7,6 +7,7 @@ a move needs is run once more.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeVar
 
 from milon.base.codec import encode
@@ -19,7 +20,7 @@ from milon.gpu.dispute_parts import Claimed, has_same_measures, has_same_total, 
 from milon.gpu.dispute_piece import ROOT_BYTES, Piece, Shown, count_piece_bytes, count_pieces, show, watch
 from milon.gpu.dispute_points import Read
 from milon.gpu.dispute_shapes import fits, fits_terms, fits_tree, path_to, show_node
-from milon.gpu.dispute_steps import StepRunner
+from milon.gpu.dispute_steps import StepRunner, WatchedPlan
 from milon.gpu.dispute_timeline import Timeline
 from milon.gpu.dispute_trees import Tree
 from milon.gpu.dispute_views import StepView, ValueView, read_element, view_step, view_value
@@ -59,9 +60,12 @@ def _require_run(found: T | None) -> T:
 class Oracle:
     """An honest player of either side over one segment."""
 
-    def __init__(self, work: RoundWork, start: bytes, segment: int) -> None:
-        """`start`: the bytes of the state before the segment; `segment`: its number in the round."""
-        self._runner = StepRunner(work, segment)
+    def __init__(self, work: RoundWork, start: bytes, segment: int, plan: WatchedPlan | None = None) -> None:
+        """`start`: the bytes of the state before the segment; `segment`: its number in the round.
+
+        `plan` shows the values of a step; one is made from the program unless it is given.
+        """
+        self._runner = StepRunner(work, segment, plan)
         self._outline = self._runner.outline
         self._timeline = Timeline(self._runner, start)
         self._step: StepView | None = None
@@ -224,12 +228,14 @@ class Oracle:
         view, outline = self._view(value.step), self._outline
         seen: dict[tuple[int, int], None] = {}
         read = watch(self._reader(value), seen)
-        if group is not None:
-            measure_part(group, element, *terms, read)
-        elif (point := outline.make_point(value.number)) is not None:
-            point(element, read)
-        elif value.number in outline.old_state.values():
+        point = outline.make_point(value.number)
+        if value.number in outline.old_state.values():
             return self._show_state_input(view, value, element)
+        with suppress(Rejected):  # an index out of range: what was read until then is all there is to show
+            if group is not None:
+                measure_part(group, element, *terms, read)
+            elif point is not None:
+                point(element, read)
         places: dict[int, set[int]] = {}
         for operand, place in seen:
             places.setdefault(outline.operands_of(value.number)[operand], set()).add(place)

@@ -90,7 +90,7 @@ class Outline:
         return sum(entry.role is role for entry in self.program.inputs[:number])
 
 
-class _Watched(Plan):
+class WatchedPlan(Plan):
     """A plan that shows every value, each node on its own and none in a chain with others."""
 
     def walk(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey) -> Iterator[Met]:
@@ -120,16 +120,20 @@ class _Watched(Plan):
 class StepRunner:
     """Runs single steps of a segment."""
 
-    def __init__(self, work: RoundWork, segment: int) -> None:
+    def __init__(self, work: RoundWork, segment: int, plan: WatchedPlan | None = None) -> None:
+        """`plan`: what shows the values, made when it is first needed unless given."""
         self.work = work
         self.segment = segment
         self.outline = Outline(work.plan.program)
+        self._given = plan
 
     @cached_property
-    def _plan(self) -> _Watched:
+    def _plan(self) -> WatchedPlan:
+        if self._given is not None:
+            return self._given
         program = self.outline.program
         steps = plan_steps(program, self.outline.types[:-1], CPU, None, 1)
-        return _Watched(program, CPU, [load_constant(constant, CPU) for constant in program.constants], steps)
+        return WatchedPlan(program, CPU, [load_constant(constant, CPU) for constant in program.constants], steps)
 
     def key(self, step: int) -> StepKey:
         """What the draws of a step of the segment depend on."""

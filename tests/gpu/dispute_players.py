@@ -1,18 +1,16 @@
-"""Small real jobs to dispute about, a game played to its end, and trainers that lie in one place."""
+"""Small real jobs to dispute about, and players that are not honest."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from bench import models
 from bench.cases import CASES, make_batch
-from milon.base.codec import encode
+from bench.proof_dispute import Tamper, tampered
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
@@ -20,14 +18,12 @@ from milon.gpu.capture import capture
 from milon.gpu.checkpoint import state_digest, to_bytes
 from milon.gpu.dispute_oracle import Oracle
 from milon.gpu.dispute_referee import Referee
-from milon.gpu.dispute_steps import CPU, Met, _Watched
-from milon.gpu.interpreter import Plan, Result, load, plan_steps
+from milon.gpu.interpreter import load
 from milon.gpu.rows import Dataset, describe_columns
 from milon.gpu.train import RoundWork, SegmentRun, run_segment
 from milon.gpu.work_library import layout_of
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
-from milon.pol.dispute import Answer, Choice, Game, Pick, Turn, advance, open_game, spot_of
-from milon.pol.program import StepKey, compute_types
+from milon.pol.dispute import Choice, Game, Pick, advance
 from milon.pol.verdict import Verdict
 from tests.gpu.small_job import open_small
 
@@ -107,18 +103,6 @@ class Random:
         return Choice(Pick.CHILD, Count(0))
 
 
-def play(trainer: Oracle, challenger: Oracle | Random, steps: int) -> tuple[Game, list[Answer | Choice]]:
-    """A game until the referees have it, and its moves."""
-    game, moves = open_game(steps), list[Answer | Choice]()
-    while game.turn is not Turn.REFEREES:
-        trainers = game.turn is Turn.TRAINER
-        move: Answer | Choice = trainer.answer(spot_of(game)) if trainers else challenger.choose(game)
-        game = advance(game, move)
-        moves.append(move)
-    assert max(len(encode(move)) for move in moves) <= 9_500
-    return game, moves
-
-
 def judge(held: Job, game: Game, record: SegmentRecord | None = None, end: bytes | None = None) -> Verdict:
     """The referees' verdict; the record and the state after the segment are the honest ones unless given."""
     known = record or honest_record(held)
@@ -127,70 +111,6 @@ def judge(held: Job, game: Game, record: SegmentRecord | None = None, end: bytes
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Tamper:
-    """A value that one step of the segment gets wrong."""
-
-    step: int  # of the segment
-    value: int  # of the program
-    change: Callable[[Tensor], Tensor]
-
-
-class TamperedPlan(_Watched):
-    """A plan whose given step computes one value otherwise, and goes on from it."""
-
-    def __init__(self, plan: Plan, tamper: Tamper, first_step: int) -> None:
-        types = compute_types(plan.program)
-        super().__init__(plan.program, CPU, plan.constants, plan_steps(plan.program, types, CPU, None, 1))
-        self._now = -1
-        self._at = first_step + tamper.step
-        place = tamper.value - len(plan.program.inputs) - len(plan.program.constants)
-        honest = self.steps[place]
-
-        def kernel(*operands: Tensor) -> Tensor:
-            if self._now != self._at:
-                found = honest.kernel(*operands)
-                return found if isinstance(found, Tensor) else found[0]
-            return tamper.change(_try(honest.kernel, operands))
-
-        self.steps[place] = replace(honest, kernel=kernel)
-
-    def run(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None) -> Result:
-        """See `Plan`."""
-        self._now = -1 if key is None else key.step
-        return super().run(state, batch, key)
-
-    def walk(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey) -> Iterator[Met]:
-        """See `_Watched`."""
-        self._now = key.step
-        return super().walk(state, batch, key)
-
-
-def _try(kernel: Callable[..., object], operands: tuple[Tensor, ...]) -> Tensor:
-    found = kernel(*operands)
-    assert isinstance(found, Tensor)
-    return found
-
-
-def tampered(held: Job, tamper: Tamper) -> Oracle:
-    """A trainer that computes one value of one step otherwise."""
-    plan = TamperedPlan(held.work.plan, tamper, SEGMENT * held.work.steps_per_segment)
-    liar = Oracle(replace(held.work, plan=plan), held.start, SEGMENT)
-    liar._runner._plan = plan
-    return liar
-
-
-def flip(element: int, bit: int = 0) -> Callable[[Tensor], Tensor]:
-    """The same values but for one bit of one element."""
-
-    def change(value: Tensor) -> Tensor:
-        changed = value.contiguous().clone()
-        flat = changed.reshape(-1)
-        if value.dtype is torch.bool:
-            flat[element] = ~flat[element]
-        else:
-            whole = flat.view(torch.int32) if value.dtype is torch.float32 else flat
-            whole[element] ^= 1 << bit
-        return changed
-
-    return change
+def lying(held: Job, *tampers: Tamper) -> Oracle:
+    """A trainer that computes some values otherwise."""
+    return tampered(held.work, held.start, SEGMENT, *tampers)

@@ -9,7 +9,9 @@ from functools import cache
 
 import pytest
 import torch
+from torch import Tensor
 
+from bench.proof_dispute import Tamper, TamperedPlan, flip, play
 from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
@@ -18,25 +20,38 @@ from milon.gpu import dispute_timeline
 from milon.gpu.checkpoint import from_bytes, to_bytes
 from milon.gpu.dispute_oracle import Oracle
 from milon.gpu.dispute_piece import Piece, count_pieces, read_piece
+from milon.gpu.dispute_referee import Referee
 from milon.gpu.dispute_shapes import path_to
 from milon.gpu.dispute_timeline import Moment, compute_state_tree
 from milon.gpu.dispute_trees import build_root_tree
+from milon.pol.batches import compute_batch
 from milon.pol.claim import commit_trace
-from milon.pol.dispute import Answer, Choice, Game, Level, Partial, Pick, Spot, Turn, make_partial, spot_of
+from milon.pol.dispute import (
+    ANSWER_BYTES_MAX,
+    Answer,
+    Choice,
+    Game,
+    Level,
+    Partial,
+    Pick,
+    Spot,
+    Turn,
+    make_partial,
+    open_game,
+    spot_of,
+)
 from milon.pol.dispute_tree import PIECE_ELEMENTS
 from milon.pol.shapes import DType
 from milon.pol.verdict import Verdict
 from tests.gpu.dispute_players import (
     SEGMENT,
+    Job,
     Random,
-    Tamper,
-    flip,
     honest_record,
     honest_state,
     job,
     judge,
-    play,
-    tampered,
+    lying,
 )
 
 STEPS = 3
@@ -50,6 +65,11 @@ def honest(name: str) -> Oracle:
     return Oracle(held.work, held.start, SEGMENT)
 
 
+def flipped(tensor: Tensor) -> Tensor:
+    """The same but for the last bit of the first element."""
+    return flip(0)(lambda value: value, (tensor,))
+
+
 def numbers_of(name: str, operation: str) -> list[int]:
     """The numbers of the values that an operation gives."""
     program = job(name, STEPS).work.plan.program
@@ -61,8 +81,9 @@ def lie_about(name: str, number: int, step: int, chance: random.Random) -> tuple
     """A game in which one element of a value is wrong, and how many moves it took."""
     found = honest(name)._outline.types[number]
     change = flip(chance.randrange(found.elements), 20 if found.dtype is DType.FLOAT32 else 0)
-    game, moves = play(tampered(job(name, STEPS), Tamper(step, number, change)), honest(name), STEPS)
-    return game, len(moves)
+    played = play(lying(job(name, STEPS), Tamper(step, number, change)), honest(name), STEPS)
+    assert played.bytes_max <= ANSWER_BYTES_MAX
+    return played.game, played.moves
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -93,7 +114,7 @@ def _start() -> bytes:
 
 def _other_start(held: Oracle) -> Oracle:
     state = from_bytes(_start())
-    state[sorted(state)[-1]] = flip(0)(state[sorted(state)[-1]])
+    state[sorted(state)[-1]] = flipped(state[sorted(state)[-1]])
     return Oracle(job("perceptron", STEPS).work, to_bytes(state), SEGMENT)
 
 
@@ -103,14 +124,12 @@ class OtherConstant(Oracle):
     def __init__(self) -> None:
         held = job("perceptron", STEPS)
         program = held.work.plan.program
-        first = len(program.inputs)
         place = next(n for n, c in enumerate(program.constants) if c.dtype is DType.FLOAT32 and c.shape == ())
         constants = list(held.work.plan.constants)
         constants[place] = constants[place] * 1.5
-        plan = tampered(held, Tamper(99, first + len(constants), flip(0)))._runner.work.plan
+        plan = TamperedPlan(held.work.plan, (), 0)
         plan.constants = constants
-        super().__init__(replace(held.work, plan=plan), held.start, SEGMENT)
-        self._runner._plan = plan
+        super().__init__(replace(held.work, plan=plan), held.start, SEGMENT, plan)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +142,7 @@ class OtherConstant(Oracle):
 )
 def test_other_inputs_are_found(make: Callable[[Oracle], Oracle], level: Level, role: str) -> None:
     held = job("perceptron", STEPS)
-    game, _ = play(make(honest("perceptron")), honest("perceptron"), STEPS)
+    game = play(make(honest("perceptron")), honest("perceptron"), STEPS).game
     assert game.level is level
     inputs = held.work.plan.program.inputs
     if level is Level.PIECE:
@@ -135,7 +154,7 @@ def test_other_inputs_are_found(make: Callable[[Oracle], Oracle], level: Level, 
 def test_other_draws_are_found() -> None:
     held = job("small", STEPS)
     liar = Oracle(replace(held.work, round=7), held.start, SEGMENT)  # the rows are the same, the draws are not
-    game, _ = play(liar, honest("small"), STEPS)
+    game = play(liar, honest("small"), STEPS).game
     assert held.work.plan.program.inputs[int(game.value)].role.value == "draw"
     assert judge(held, game) is Verdict.FALSE
 
@@ -147,11 +166,12 @@ def test_other_draws_are_found() -> None:
 def test_a_record_that_the_run_does_not_give_is_not_bound(field: str) -> None:
     held = job("perceptron", STEPS)
     record, end = honest_record(held), honest_state(held)
-    game, moves = play(honest("perceptron"), honest("perceptron"), STEPS)
-    assert (game.level, len(moves)) == (Level.BINDING, 2)
+    played = play(honest("perceptron"), honest("perceptron"), STEPS)
+    game = played.game
+    assert (game.level, played.moves) == (Level.BINDING, 2)
     assert judge(held, game, record, end) is Verdict.TRUE
     if field == "state":
-        end = to_bytes({name: flip(0)(tensor) for name, tensor in from_bytes(end).items()})
+        end = to_bytes({name: flipped(tensor) for name, tensor in from_bytes(end).items()})
     elif field == "trace":
         record = replace(record, trace=Digest(bytes(32)))
     else:
@@ -185,12 +205,12 @@ def _wrong_sum() -> Oracle:
         return 0 if group is None else group.terms
 
     number = max(numbers_of("perceptron", "matmul"), key=terms)
-    return tampered(job("perceptron", STEPS), Tamper(1, number, flip(0, 20)))
+    return lying(job("perceptron", STEPS), Tamper(1, number, flip(0, 20)))
 
 
 def test_a_wrong_element_whose_parts_are_right_is_its_own_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", 8)
-    game, _ = play(_wrong_sum(), honest("perceptron"), STEPS)
+    game = play(_wrong_sum(), honest("perceptron"), STEPS).game
     assert game.level is Level.RESULT
     assert judge(job("perceptron", STEPS), game) is Verdict.FALSE
     elements = honest("perceptron")._outline.types[int(game.value)]
@@ -228,7 +248,7 @@ def test_a_wrong_partial_sum_is_followed_to_its_terms(
 ) -> None:
     monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", 8)
     liar = Liar(_wrong_sum(), Level.TERMS, change)
-    game, _ = play(liar, honest("perceptron"), STEPS)
+    game = play(liar, honest("perceptron"), STEPS).game
     assert game.level is Level.PIECE and game.part is not None and not any(game.path)
     assert judge(job("perceptron", STEPS), game) is Verdict.FALSE
 
@@ -255,8 +275,8 @@ def _spoil(kind: str) -> Callable[[Spot, Answer], Answer]:
 def test_what_is_not_shown_soundly_counts_against_the_trainer(kind: str) -> None:
     number = numbers_of("perceptron", "exp")[0]
     element = honest("perceptron")._outline.types[number].elements - 1
-    liar = Liar(tampered(job("perceptron", STEPS), Tamper(1, number, flip(element, 20))), Level.TERMS, _spoil(kind))
-    game, _ = play(liar, honest("perceptron"), STEPS)
+    liar = Liar(lying(job("perceptron", STEPS), Tamper(1, number, flip(element, 20))), Level.TERMS, _spoil(kind))
+    game = play(liar, honest("perceptron"), STEPS).game
     assert game.level is Level.PIECE
     assert judge(job("perceptron", STEPS), game) is Verdict.FALSE
 
@@ -282,7 +302,7 @@ class OtherLeaf(Oracle):
                 return replace(after, trace=Digest(b"\x01" * 32))
             if leaf > len(names):
                 return replace(after, loss=Digest(b"\x01" * 32))
-            changed = {**after.state, names[leaf]: flip(0)(after.state[names[leaf]])}
+            changed = {**after.state, names[leaf]: flipped(after.state[names[leaf]])}
             return replace(after, state=changed)
 
         self._timeline._advance = lie  # type: ignore[method-assign]  # a liar
@@ -301,7 +321,7 @@ def test_a_state_that_its_values_do_not_make_is_found() -> None:
     held = job("perceptron", STEPS)
     tensors = len(held.work.layout)
     for leaf in (3, tensors, tensors + 1):
-        game, _ = play(OtherLeaf(leaf), honest("perceptron"), STEPS)
+        game = play(OtherLeaf(leaf), honest("perceptron"), STEPS).game
         assert (game.level, int(game.value)) == (Level.ASSEMBLY, leaf)
         assert judge(held, game) is Verdict.FALSE
         truth = honest("perceptron").answer(replace(spot_of(game), level=Level.ASSEMBLY))
@@ -312,13 +332,9 @@ def test_a_state_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) ->
     held = job("perceptron", STEPS)
     name = sorted(held.work.layout)[0]
     number = honest("perceptron")._outline.new_state[name]
-    liar = tampered(held, Tamper(1, number, lambda value: value.clone().fill_(torch.inf)))
+    liar = lying(held, Tamper(1, number, lambda honest, operands: honest(*operands).clone().fill_(torch.inf)))
     finite = dispute_timeline.is_finite
-    challenger = honest("perceptron")
-    reckless = Oracle(liar._runner.work, held.start, SEGMENT)  # a challenger under whose program that is honest
-    reckless._runner._plan = liar._runner.work.plan
-    assert play_against_divergence(liar, reckless, monkeypatch, finite).level is Level.PIECE
-    game = play_against_divergence(liar, challenger, monkeypatch, finite)
+    game = play_against_divergence(liar, honest("perceptron"), monkeypatch, finite)
     assert (int(game.step), int(game.value)) == (1, number)
     assert judge(held, game) is Verdict.FALSE
 
@@ -337,23 +353,34 @@ def play_against_divergence(
             monkeypatch.setattr(dispute_timeline, "is_finite", finite)
 
     monkeypatch.setattr(liar, "answer", shameless)
-    return play(liar, challenger, STEPS)[0]
+    return play(liar, challenger, STEPS).game
+
+
+def clamped(name: str, number: int) -> Tamper:
+    """In step 1 a gather or scatter takes indices out of range for the nearest ones in it."""
+    outline = honest(name)._outline
+    node = outline.program.nodes[number - outline.first_node]
+    is_gather = node.operation == "gather"
+    shape = outline.types[node.operands[0]].shape if is_gather else outline.types[number].shape
+    last = shape[node.attributes[0][0]] - 1
+    return Tamper(1, number, lambda kernel, operands: kernel(operands[0], operands[1].clamp(0, last)))
 
 
 def test_an_index_out_of_range_is_found() -> None:
+    """A row names a token that there is none of: nobody can train on it, and whoever says so is a liar."""
     held = job("gpt", STEPS)
-    number = numbers_of("gpt", "gather")[0]
-    program = held.work.plan.program
-    operands = program.nodes[number - len(program.inputs) - len(program.constants)].operands
-    source = operands[1]
-    inputs = held.work.data.columns
-    wild = replace(held.work, data=replace(held.work.data, columns=tuple(column + 1000 for column in inputs)))
-    challenger = Oracle(wild, held.start, SEGMENT)
-    view = challenger._view(0)
-    assert view.fault is not None and view.after is None
+    rows = replace(held.work.data, columns=tuple(column.clone() for column in held.work.data.columns))
+    work = replace(held.work, data=rows)
+    batch = compute_batch(work.seed, SEGMENT * STEPS + 1, work.batch_size, rows.rows)
+    rows.columns[0][batch[3], 2] = 1000
+    numbers = [*numbers_of("gpt", "gather"), *numbers_of("gpt", "scatter_sum")]
+    liar = lying(Job(work, held.start), *(clamped("gpt", number) for number in numbers))
+    challenger = Oracle(work, held.start, SEGMENT)
+    game = play(liar, challenger, STEPS).game
+    assert (game.level, int(game.step)) == (Level.PIECE, 1) and game.value in numbers
+    assert Referee(work, SEGMENT).judge(game, honest_record(held), lambda _: b"") is Verdict.FALSE
     with pytest.raises(Rejected):
-        challenger.answer(Spot(Level.STEPS, Count(0), Count(STEPS), (), Count(0), Count(0)))
-    assert source < view.fault.value
+        challenger.answer(spot_of(open_game(STEPS)))
 
 
 # ---- challengers that lie ----
@@ -365,7 +392,7 @@ def test_an_honest_trainer_never_loses(name: str) -> None:
     record, end = honest_record(held), honest_state(held)
     levels = set()
     for seed in range(12):
-        game, _ = play(honest(name), Random(seed), STEPS)
+        game = play(honest(name), Random(seed), STEPS).game
         assert judge(held, game, record, end) is Verdict.TRUE, (seed, game.level)
         levels.add(game.level)
     assert Level.PIECE in levels
@@ -373,7 +400,7 @@ def test_an_honest_trainer_never_loses(name: str) -> None:
 
 def test_a_challenger_that_asks_for_another_form_loses() -> None:
     held = job("perceptron", STEPS)
-    game, _ = play(honest("perceptron"), honest("perceptron"), STEPS)
+    game = play(honest("perceptron"), honest("perceptron"), STEPS).game
     assert game.shown is not None
     shaped = replace(game, level=Level.SHAPE, turn=Turn.REFEREES)
     assert judge(held, shaped) is Verdict.TRUE
@@ -389,7 +416,7 @@ def test_a_tree_of_another_shape_is_named() -> None:
     liar = Oracle(replace(held.work, seed=Digest(b"\x09" * 32)), held.start, SEGMENT)
     view = liar._view(1)
     roots = [view.values.read(place) for place in range(len(view.values.levels[0]))]
-    game, _ = play(liar, Shaped(), STEPS)
+    game = play(liar, Shaped(), STEPS).game
     tree = build_root_tree(roots * 20)
     shown = Answer(children=tuple(tree.levels[-2]))
     wrong = replace(game, level=Level.VALUES, turn=Turn.CHALLENGER, path=(), step=Count(1), steps=Count(1), shown=shown)
