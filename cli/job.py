@@ -28,7 +28,7 @@ def submit_job(
     data: Annotated[Path | None, typer.Option(help="An .npz file instead of the job's training data.")] = None,
     evaluation_data: Annotated[Path | None, typer.Option(help="The same for its evaluation data.")] = None,
     rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
-    aggregator: Annotated[str | None, typer.Option(help="mean, trimmed-mean, median or multi-krum.")] = None,
+    aggregator: Annotated[str | None, typer.Option(help="Such as arc,nnm,median; see `milon aggregators`.")] = None,
     reward: Annotated[int | None, typer.Option(help="Coins to lock; what is not earned comes back.")] = None,
     audit: Annotated[str | None, typer.Option(help="Share of segments replayed: 0.25, or one a round: 0,0,1.")] = None,
     term: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of another term, such as batch-size=64.")] = None,
@@ -116,13 +116,26 @@ def list_jobs(root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> N
     )
 
 
-@_noun.command(epilog="Example: milon job show latest")
-def show(job: JobArgument, root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None:
-    """Show a job: its terms, its trainers, and what each round came to."""
+@_noun.command(epilog="Example: milon job show latest --round 0")
+def show(
+    job: JobArgument,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="How this round was aggregated.")] = None,
+    root: NodeOption = DEFAULT_NODE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a job: its terms, its trainers, and what each round came to; or the report of one round's aggregation."""
+    from .aggregators import describe_report
     from .watch import describe_round
 
     with open_node(root) as client:
         found = client.find_job(job)
+        report = None if round_number is None else client.report(found["job"], round_number)
+    if report is not None:
+        if as_json:
+            print_json(report)
+        else:
+            print_lines(describe_report(report))
+        return
     if as_json:
         print_json(found)
         return

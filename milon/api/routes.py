@@ -25,13 +25,14 @@ from milon.api.shapes import (
     shape_job_summary,
     shape_receipt,
     shape_refusal,
+    shape_report,
     shape_status,
     shape_validator,
 )
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, Digest, JobId
-from milon.base.units import Height
+from milon.base.units import Height, Round
 from milon.chain.transaction import Transaction
 from milon.node.view import NodePort
 
@@ -113,6 +114,15 @@ async def get_job(api: Api, request: Request) -> Response:
     job = JobId(_digest(request, "job"))
     view = _found(await trio.to_thread.run_sync(api.node.job, job, limiter=api.readers), "job")
     return JSONResponse(shape_job(view))
+
+
+async def get_report(api: Api, request: Request) -> Response:
+    """How a closed round's updates became one, where this node aggregated them."""
+    job, text = JobId(_digest(request, "job")), request.path_params["round"]
+    is_number = text.isascii() and text.isdigit() and len(text) <= 9
+    require(is_number, Reason.MALFORMED, f"{text[:80]!r} is not the number of a round")
+    view = await trio.to_thread.run_sync(api.node.report, job, Round(int(text)), limiter=api.readers)
+    return JSONResponse(shape_report(_found(view, "report")))
 
 
 async def get_account(api: Api, request: Request) -> Response:
@@ -203,6 +213,7 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/genesis.cbor", get_genesis_file),
     ("GET", "/v1/jobs", get_jobs),
     ("GET", "/v1/jobs/{job}", get_job),
+    ("GET", "/v1/jobs/{job}/rounds/{round}/report", get_report),
     ("GET", "/v1/accounts/{account}", get_account),
     ("GET", "/v1/validators", get_validators),
     ("GET", "/v1/validators/{account}", get_validator),

@@ -11,7 +11,16 @@ from typing import Any
 
 from milon.base.errors import Rejected
 from milon.chain.genesis import Genesis, compute_genesis_hash
-from milon.node.view import AccountView, BlockView, JobView, ReceiptView, RoundView, StatusView, ValidatorView
+from milon.node.view import (
+    AccountView,
+    BlockView,
+    JobView,
+    ReceiptView,
+    ReportView,
+    RoundView,
+    StatusView,
+    ValidatorView,
+)
 
 Json = dict[str, Any]
 
@@ -54,6 +63,12 @@ def shape_round(view: RoundView) -> Json:
     outcome = view.outcome
     shaped["outcome"]["accuracy"] = outcome.correct / outcome.rows if outcome.rows else None
     return shaped
+
+
+def shape_report(view: ReportView) -> Json:
+    """How a round's updates became one: the record's fields beside `round` and `is_agreed`."""
+    shaped: Json = to_json(view)
+    return {**shaped, **shaped.pop("record")}
 
 
 def shape_job(view: JobView) -> Json:

@@ -102,6 +102,10 @@ class NodeClient:
             raise Rejected(Reason.UNKNOWN, f"{count} on this chain for {name!r}; `milon job list` shows them")
         return self.job(found[0]["job"])
 
+    def report(self, job: str, round_number: int) -> Json:
+        """How a closed round's updates became one, by the node's own aggregation; `job` in hexadecimal."""
+        return self._ask("GET", f"/v1/jobs/{job}/rounds/{round_number}/report")
+
     def account(self, account: str) -> Json:
         """One account; `account` in hexadecimal."""
         return self._ask("GET", f"/v1/accounts/{account}")

@@ -104,6 +104,7 @@ class AggregateDuty:
     round: Round  # which
     state: Digest  # the round's
     claims: tuple[ClaimRecord, ...]  # the accepted ones, by trainer
+    seed: Digest  # the round's, for aggregators that draw
 
 
 Duty = HoldDuty | EnrolDuty | TrainDuty | AttestDuty | OpenDuty | JudgeDuty | AggregateDuty
@@ -185,7 +186,7 @@ def _round_duties(
         accepted = sorted(
             (claim for claim in claims if claim.status is ClaimStatus.ACCEPTED), key=lambda claim: claim.trainer
         )
-        yield AggregateDuty(job, record.spec, opened.round, record.state, tuple(accepted))
+        yield AggregateDuty(job, record.spec, opened.round, record.state, tuple(accepted), seed)
 
 
 def steps_of(claim: ClaimRecord, spec: JobSpec) -> Count:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from milon.gpu.aggregate_outer import CENTRE, Mover, make_memory, slot_name, spl
 from milon.gpu.aggregate_rules import BLOCK_COLUMNS, compute_lower_median
 from milon.gpu.aggregate_updates import (
     HEADROOM_BITS,
+    NOT_FINITE,
     Entry,
     float_names,
     integer_names,
@@ -181,9 +183,14 @@ def _run(
     centre = {name: memory[slot_name(CENTRE, name)] for name in trained if slot_name(CENTRE, name) in memory}
     fit, unfit = split_unfit(state, entries)
     refused = [Standing(entry.account, entry.steps, 0, 0, 0, 0, reason) for entry, reason in unfit]
-    party = _cap(pipeline, fit, [0] * len(fit), max(0, faulty_count - len(refused)))
     blocks = Blocks(state, options.columns, options.statistics, centre, options.on_progress)
-    blocks.fix_grid(party.entries, party.weights, options.headroom_bits)
+    largest = blocks.measure(fit)
+    lost = [i for i in range(len(fit)) if not all(isfinite(found[i]) for found in largest.values())]
+    refused += [Standing(fit[i].account, fit[i].steps, 0, 0, 0, 0, NOT_FINITE) for i in lost]
+    fit = [entry for i, entry in enumerate(fit) if i not in lost]
+    party = _cap(pipeline, fit, [0] * len(fit), max(0, faulty_count - len(refused)))
+    kept = {name: [value for i, value in enumerate(found) if i not in lost] for name, found in largest.items()}
+    blocks.fix_grid(kept, party.weights, options.headroom_bits)
     if options.is_screened:
         party, far = _screen(blocks, pipeline, party)
         refused += far

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from milon.gpu import aggregate_fast
 from milon.gpu.aggregate_outer import Mover
 from milon.gpu.aggregate_rules import (
     MIXED_BITS,
@@ -53,6 +55,11 @@ class Combination:
     def is_per_coordinate(self) -> bool:
         """Whether the rule looks at every coordinate by itself."""
         return self.rule in (Rule.MEDIAN, Rule.TRIMMED_MEAN, Rule.BULYAN)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the compiled loops know it: no mixed rows per coordinate, and not Bulyan."""
+        return not self.is_per_coordinate or (self.rows.is_plain and self.rule is not Rule.BULYAN)
 
     @property
     def selected(self) -> tuple[tuple[int, ...], ...]:
@@ -109,23 +116,57 @@ class Blocks:
 
     def _places(self, names: Sequence[str]) -> Iterator[Place]:
         """The blocks' places, telling how far the pass is."""
-        total, done = sum(self.state[name].numel() for name in names), 0
+        tell = self._begin(names)
         for place in iterate_places(self.state, names, self.columns):
             yield place
-            done += place.end - place.start
+            tell(place.end - place.start)
+
+    def _begin(self, names: Sequence[str]) -> Callable[[int], None]:
+        """What a pass over the named tensors calls after each stretch, with its columns."""
+        total, done = sum(self.state[name].numel() for name in names), 0
+
+        def tell(columns: int) -> None:
+            nonlocal done
+            done += columns
             if self._on_progress is not None:
                 self._on_progress(done, total)
 
-    def fix_grid(self, entries: Sequence[Entry], weights: Sequence[int], headroom_bits: int) -> None:
-        """Choose the grid of every tensor from all updates that are finite; nothing else here comes before."""
-        device = next(iter(self.state.values())).device if self.state else torch.device("cpu")
-        largest = {name: torch.zeros(len(entries), dtype=torch.float64, device=device) for name in self._names}
+        return tell
+
+    def _loops_for(self, entries: Sequence[Entry]) -> aggregate_fast.Loops | None:
+        """The compiled loops, where they can read all updates and are worth loading."""
+        elements = len(entries) * sum(self.state[name].numel() for name in self._names)
+        if elements < aggregate_fast.ELEMENTS_MIN:
+            return None
+        states = [self.state, *(entry.state for entry in entries)]
+        is_fit = all(aggregate_fast.is_usable(state[name]) for state in states for name in self._names)
+        return aggregate_fast.load() if is_fit else None
+
+    def _given(self, entries: Sequence[Entry], name: str) -> aggregate_fast.Columns:
+        tensors = tuple(entry.state[name].reshape(-1) for entry in entries)
+        steps = [entry.steps if name not in self._statistics else 1 for entry in entries]
+        return aggregate_fast.Columns(tensors, self.state[name].reshape(-1), np.array(steps, dtype=np.float64))
+
+    def measure(self, entries: Sequence[Entry]) -> dict[str, list[float]]:
+        """Per tensor, the greatest magnitude of every update in it; one that is no finite number gives none either."""
+        loops = self._loops_for(entries)
+        if loops is not None:
+            tell, found = self._begin(self._names), {}
+            for name in self._names:
+                found[name] = aggregate_fast.find_largest(loops, self._given(entries, name))
+                tell(self.state[name].numel())
+            return found
+        largest = {
+            name: torch.zeros(len(entries), dtype=torch.float64, device=self.state[name].device) for name in self._names
+        }
         for place in self._places(self._names):
             block = compute_difference(self.state, entries, place, place.name not in self._statistics)
             largest[place.name] = torch.maximum(largest[place.name], block.abs_().amax(dim=1))
-        self._shifts = {
-            name: compute_shift(found.cpu().tolist(), weights, headroom_bits) for name, found in largest.items()
-        }
+        return {name: tensor.cpu().tolist() for name, tensor in largest.items()}
+
+    def fix_grid(self, largest: Mapping[str, Sequence[float]], weights: Sequence[int], headroom_bits: int) -> None:
+        """Choose the grid of every tensor, by what `measure` found for all updates that are finite."""
+        self._shifts = {name: compute_shift(found, weights, headroom_bits) for name, found in largest.items()}
 
     def _read(self, entries: Sequence[Entry], place: Place) -> Tensor:
         difference = compute_difference(self.state, entries, place, place.name not in self._statistics)
@@ -140,13 +181,28 @@ class Blocks:
 
     def compare(self, entries: Sequence[Entry], weights: Sequence[int]) -> Comparison:
         """How the updates stand to their coordinate-wise weighted median."""
-        stand = Comparison(weights)
+        stand, loops = Comparison(weights), self._loops_for(entries)
+        if loops is not None:
+            tell = self._begin(self._trained)
+            for name in self._trained:
+                given, shift = self._given(entries, name), self._shifts[name]
+                for columns in aggregate_fast.compare(loops, given, shift, weights, stand):
+                    tell(columns)
+            return stand
         for place in self._places(self._trained):
             stand.add(self._read(entries, place))
         return stand
 
     def multiply(self, entries: Sequence[Entry]) -> list[list[int]]:
         """The inner products of the updates; with a centre, its own come last."""
+        loops = None if self._centre else self._loops_for(entries)
+        if loops is not None:
+            tell, found = self._begin(self._trained), [[0] * len(entries) for _ in entries]
+            for name in self._trained:
+                given, shift = self._given(entries, name), self._shifts[name]
+                for columns in aggregate_fast.multiply(loops, given, shift, found):
+                    tell(columns)
+            return found
         gram = Gram(len(entries) + bool(self._centre))
         for place in self._places(self._trained):
             block, centre = self._read(entries, place), self._read_centre(place)
@@ -157,6 +213,13 @@ class Blocks:
         self, entries: Sequence[Entry], how: Combination, steps: int, mover: Mover, flat: Mapping[str, Tensor]
     ) -> None:
         """Move every floating tensor of the model, given flat, by the rule's result times `steps`."""
+        loops = self._loops_for(entries) if mover.is_plain and how.is_direct and not self._centre else None
+        if loops is not None:
+            tell = self._begin(self._names)
+            for name in self._names:
+                for columns in self._combine_quickly(loops, entries, how, steps, name, flat[name]):
+                    tell(columns)
+            return
         for place in self._places(self._names):
             block, here = self._read(entries, place), flat[place.name][place.start : place.end]
             is_rate = place.name not in self._statistics
@@ -170,3 +233,23 @@ class Blocks:
             if is_rate:
                 mover.keep_centre(place, grid, exponent)
             here.copy_(mover.move(place, here, grid * (steps if is_rate else 1), exponent, is_rate))
+
+    def _combine_quickly(
+        self,
+        loops: aggregate_fast.Loops,
+        entries: Sequence[Entry],
+        how: Combination,
+        steps: int,
+        name: str,
+        into: Tensor,
+    ) -> Iterator[int]:
+        given, shift = self._given(entries, name), self._shifts[name]
+        is_rate = name not in self._statistics
+        advance = steps if is_rate else 1
+        if how.is_per_coordinate:
+            trimmed = -1 if how.rule is Rule.MEDIAN else how.faulty_weight
+            weights = how.over_rows.taken
+            return aggregate_fast.combine_columns(loops, given, shift, weights, trimmed, FRACTION_BITS, advance, into)
+        taken = how.over_updates.taken
+        whole = how.over_updates.whole if is_rate else sum(taken)
+        return aggregate_fast.sum_weighted(loops, given, shift, taken, whole, FRACTION_BITS, advance, into)

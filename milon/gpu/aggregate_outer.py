@@ -73,6 +73,11 @@ class Mover:
         self._pipeline = pipeline
         self._memory = memory
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every tensor just moves by the change, and nothing is remembered."""
+        return not self._memory and self._pipeline.outer is Outer.PLAIN
+
     def keep_centre(self, place: Place, grid: Tensor, exponent: int) -> None:
         """Remember the result per step, grid * 2^exponent, where the rule wants it next time."""
         held = self._memory.get(slot_name(CENTRE, place.name))

@@ -115,13 +115,16 @@ class Comparison:
         """Add a block of at most `BLOCK_COLUMNS` columns; each of them adds at most 2^42, so int64 holds the sums."""
         twice, median = 2 * block, compute_median_twice(block, self._weights)
         difference = twice - median
-        for totals, terms in (
-            (self.squared_distances, difference * difference),
-            (self.inner_products, twice * median),
-            (self.squared_norms, twice * twice),
-        ):
-            totals[:] = [old + int(new) for old, new in zip(totals, terms.sum(dim=1).tolist(), strict=True)]
-        self.median_squared_norm += int((median * median).sum())
+        terms = torch.stack([difference * difference, twice * median, twice * twice], dim=2)
+        self.add_sums(terms.sum(dim=1).tolist(), int((median * median).sum()))
+
+    def add_sums(self, sums: Sequence[Sequence[int]], median_squared_norm: int) -> None:
+        """Add what some columns come to: a row's squared distance, inner product and squared norm, and the median's."""
+        for row, (squared, inner, norm) in enumerate(sums):
+            self.squared_distances[row] += squared
+            self.inner_products[row] += inner
+            self.squared_norms[row] += norm
+        self.median_squared_norm += median_squared_norm
 
 
 class Gram:

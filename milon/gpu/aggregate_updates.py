@@ -16,6 +16,7 @@ from milon.gpu.checkpoint import MODEL_PREFIX, OPTIMIZER_PREFIX, OUTER_PREFIX, v
 from milon.pol.aggregation import compute_weighted_lower_median
 
 HEADROOM_BITS = 2  # an honest update may be up to four times the typical one before it is clipped
+NOT_FINITE = "the final state holds a NaN or an infinity"
 VALUE_BITS = BOUND.bit_length()
 
 
@@ -72,12 +73,17 @@ def verify_round_state(round_state: Mapping[str, Tensor], initial_slots: Mapping
 def split_unfit(
     round_state: Mapping[str, Tensor], entries: Sequence[Entry]
 ) -> tuple[list[Entry], list[tuple[Entry, str]]]:
-    """The entries that a rule may see, and the others with the reason why it may not."""
+    """The entries that a rule may see, and the others with the reason why it may not.
+
+    Whether the tensors that rules combine are finite is not looked at here: whoever measures them sees it.
+    """
     fit, refused = [], []
+    combined = frozenset(float_names(round_state))
     for entry in entries:
         try:
             verify_same_shape(round_state, entry.state)
-            require(is_finite(entry.state), Reason.NOT_FINITE, "the final state holds a NaN or an infinity")
+            others = {name: entry.state[name] for name in entry.state if name not in combined}
+            require(is_finite(others), Reason.NOT_FINITE, NOT_FINITE)
         except Rejected as rejected:
             refused.append((entry, rejected.detail))
         else:

@@ -9,8 +9,10 @@ their bytes in header and body alike, no metadata, no spaces but the header's pa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from mmap import ACCESS_COPY, mmap
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -100,14 +102,14 @@ def to_bytes(state: Mapping[str, Tensor]) -> bytes:
     return b"".join([_header(layout), *(_tensor_bytes(state[entry[0]]) for entry in layout)])
 
 
-def _split(raw: bytes, size_max_bytes: int) -> tuple[str, memoryview]:
+def _split(raw: bytes | memoryview, size_max_bytes: int) -> tuple[str, memoryview]:
     """The header's text and the tensors' bytes."""
     require(len(raw) <= size_max_bytes, Reason.TOO_LARGE, f"{len(raw)} bytes where {size_max_bytes} are allowed")
     require(len(raw) >= 8, Reason.MALFORMED, "a state ends inside its header's length")
     length = int.from_bytes(raw[:8], "little")
     require(length <= HEADER_MAX_BYTES, Reason.TOO_LARGE, f"a header of {length} bytes")
     require(length <= len(raw) - 8, Reason.MALFORMED, "a state ends inside its header")
-    head = raw[8 : 8 + length]
+    head = bytes(raw[8 : 8 + length])
     require(head.isascii(), Reason.MALFORMED, "a header that is not ASCII")
     return head.decode("ascii"), memoryview(raw)[8 + length :]
 
@@ -150,11 +152,8 @@ def _verify_values(name: str, tensor: Tensor) -> None:
         require(not odd, Reason.NOT_CANONICAL, f"{name} holds a truth value that is neither 0 nor 1")
 
 
-def from_bytes(raw: bytes, size_max_bytes: int = STATE_MAX_BYTES) -> dict[str, Tensor]:
-    """The state whose one file is `raw`, on the CPU, in order of name; `Rejected` for any other bytes.
-
-    What is returned shares no memory with `raw`, and `to_bytes` of it is `raw` again.
-    """
+def _open(raw: bytes | memoryview, size_max_bytes: int) -> Iterator[tuple[str, str, tuple[int, ...], int, memoryview]]:
+    """(name, dtype, shape, place in the file, bytes) of every tensor, once the header is known to be the one form."""
     text, body = _split(raw, size_max_bytes)
     layout = _read_layout(text)
     names = [entry[0] for entry in layout]
@@ -162,16 +161,48 @@ def from_bytes(raw: bytes, size_max_bytes: int = STATE_MAX_BYTES) -> dict[str, T
     total = sum(entry[3] for entry in layout)
     require(total == len(body), Reason.MALFORMED, f"{len(body)} bytes of tensors where the header needs {total}")
     require(_header(layout)[8:] == text.encode("ascii"), Reason.NOT_CANONICAL, "the header has another form")
-    state: dict[str, Tensor] = {}
     begin = 0
     for name, dtype, shape, size_bytes in layout:
-        part = body[begin : begin + size_bytes]
+        yield name, dtype, shape, len(raw) - len(body) + begin, body[begin : begin + size_bytes]
         begin += size_bytes
-        if size_bytes == 0:
+
+
+def from_bytes(raw: bytes, size_max_bytes: int = STATE_MAX_BYTES) -> dict[str, Tensor]:
+    """The state whose one file is `raw`, on the CPU, in order of name; `Rejected` for any other bytes.
+
+    What is returned shares no memory with `raw`, and `to_bytes` of it is `raw` again.
+    """
+    state: dict[str, Tensor] = {}
+    for name, dtype, shape, _, part in _open(raw, size_max_bytes):
+        if not part:
             state[name] = torch.empty(shape, dtype=DTYPES[dtype])
             continue
         flat = torch.frombuffer(bytearray(part), dtype=DTYPES[dtype])
         _verify_values(name, flat)
+        state[name] = flat.reshape(shape)
+    return state
+
+
+def map_file(path: Path, size_max_bytes: int = STATE_MAX_BYTES) -> dict[str, Tensor]:
+    """The state in a file as `from_bytes` has it, mapped into memory: read when it is used, and given up when other
+    things need the memory. Changing a tensor changes no file. The file must stay as it is while the tensors live.
+
+    Numbers that are none are left to whoever reads the tensors: their many forms are not looked for.
+    """
+    require(path.stat().st_size >= 8, Reason.MALFORMED, "a state ends inside its header's length")
+    with path.open("rb") as file:
+        whole = memoryview(mmap(file.fileno(), 0, access=ACCESS_COPY))
+    state: dict[str, Tensor] = {}
+    for name, dtype, shape, place, part in _open(whole, size_max_bytes):
+        kind = DTYPES[dtype]
+        is_aligned = place % kind.itemsize == 0
+        flat = (
+            torch.frombuffer(part if is_aligned else bytearray(part), dtype=kind)
+            if part
+            else torch.empty(0, dtype=kind)
+        )
+        if kind == torch.bool:
+            _verify_values(name, flat)
         state[name] = flat.reshape(shape)
     return state
 

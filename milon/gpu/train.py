@@ -23,7 +23,7 @@ from torch import Tensor
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
 from milon.gpu import fast
-from milon.gpu.checkpoint import NAN_BITS, from_bytes, to_bytes, verify_same_shape
+from milon.gpu.checkpoint import NAN_BITS, OUTER_PREFIX, from_bytes, to_bytes, verify_same_shape
 from milon.gpu.digests import sum_bits
 from milon.gpu.interpreter import Plan, Result
 from milon.gpu.rows import Dataset
@@ -112,8 +112,11 @@ def is_finite(state: Mapping[str, Tensor]) -> bool:
 
 
 def read_state(raw: bytes, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state in `raw`; `Rejected` unless it is canonical, has the tensors of `layout`, and is finite."""
-    state = from_bytes(raw)
+    """The state in `raw`; `Rejected` unless it is canonical, has the tensors of `layout`, and is finite.
+
+    What an aggregation remembers ("outer.") is nothing that a step reads, and is left out.
+    """
+    state = {name: tensor for name, tensor in from_bytes(raw).items() if not name.startswith(OUTER_PREFIX)}
     verify_same_shape(layout, state)
     require(is_finite(state), Reason.NOT_FINITE, "the state holds NaN or infinity")
     return state

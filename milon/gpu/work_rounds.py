@@ -16,13 +16,14 @@ from milon.base.units import Count
 from milon.gpu.aggregate import aggregate_round
 from milon.gpu.attacks_kinds import GUESSES_MAX, LABEL_FLIP, apply_attack, guess_finals
 from milon.gpu.attacks_rows import count_classes, flip_labels
-from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, from_bytes, to_bytes
+from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, OUTER_PREFIX, from_bytes, map_file, to_bytes
 from milon.gpu.evaluate import Evaluation, evaluate_state
 from milon.gpu.interpreter import Plan
 from milon.gpu.replay import replay_segment
 from milon.gpu.rows import Dataset
 from milon.gpu.train import RoundWork, SegmentRun, read_state, train_segments
 from milon.gpu.work_library import Files, Library, layout_of, statistics_of, write_blob
+from milon.pol.aggregation import Record, Report, Standing
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
 from milon.pol.program import ProgramKind
 from milon.pol.terms import JobSpec
@@ -119,17 +120,18 @@ def replay(request: ReplaySegments, library: Library) -> SegmentsReplayed:
 def _read_finals(
     request: AggregateRound, files: Files, size_bytes: int
 ) -> tuple[list[tuple[bytes, int, Mapping[str, Tensor]]], dict[AccountId, str]]:
-    """The final states, and why some of them are none; those stay in the list, empty, for the rule to refuse."""
+    """The final states, mapped into memory, and why some of them are none; those stay in the list, empty, for the rule
+    to refuse."""
     finals: list[tuple[bytes, int, Mapping[str, Tensor]]] = []
     problems: dict[AccountId, str] = {}
     for final in request.finals:
         path = files.find(final.state)
         state: Mapping[str, Tensor] = {}
         if path.stat().st_size != size_bytes:
-            problems[final.trainer] = f"a final state of another size than the round's {size_bytes} bytes"
+            problems[final.trainer] = f"a final state of another size than the job's {size_bytes} bytes"
         else:
             try:
-                state = from_bytes(path.read_bytes())
+                state = map_file(path)
             except Rejected as rejected:
                 problems[final.trainer] = rejected.detail
         finals.append((final.trainer, final.steps, state))
@@ -149,10 +151,30 @@ def _void(request: AggregateRound, evaluation: Evaluation, problems: Mapping[Acc
     return RoundOutcome(request.state, *numbers, accepted=(), refused=refused, void=why)
 
 
-def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
-    """Combine the finals by the job's rule, write the new state and evaluate it.
+def _record(
+    request: AggregateRound, report: Report, after: Digest, problems: Mapping[AccountId, str], why: str
+) -> Record:
+    """What is kept of the aggregation, with the words that the outcome has."""
+    standings = tuple(
+        replace(standing, reason=problems.get(standing.account, standing.reason)) for standing in report.standings
+    )
+    states = {final.trainer: final.state for final in request.finals}
+    finals = tuple(states[standing.account] for standing in standings)
+    return Record(replace(report, standings=standings), finals, request.state, after, why)
 
-    Where the rule cannot bear what is left, or the result cannot be evaluated, the outcome is void: the state is the
+
+def _report_nothing(request: AggregateRound) -> Report:
+    """Of a round that came to nothing: who took part."""
+    finals = sorted(request.finals, key=lambda final: final.trainer)
+    standings = tuple(Standing(final.trainer, final.steps, 0, 0, 0, 0, "") for final in finals)
+    terms = request.spec.terms
+    return Report(terms.aggregator, int(terms.faulty_count), 0, standings)
+
+
+def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
+    """Combine the finals by the job's aggregator, write the new state and evaluate it.
+
+    Where it cannot bear what is left, or the result cannot be evaluated, the outcome is void: the state is the
     old one, and the numbers are its. Everything in the outcome, the reasons included, is a function of the request.
     """
     began = time.perf_counter()
@@ -167,24 +189,28 @@ def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
         (int(entry.rows), library.open_program(files, entry.program, ProgramKind.EVALUATE)) for entry in spec.evaluate
     ]
     rows = library.open_dataset(files, spec.evaluation_rows)
-    finals, problems = _read_finals(request, files, len(raw))
+    finals, problems = _read_finals(request, files, files.find(spec.initial_state).stat().st_size)
+    memory = {name: tensor for name, tensor in from_bytes(raw).items() if name.startswith(OUTER_PREFIX)}
     # Every file is open by now: what is refused from here on is refused alike on every machine.
     try:
-        rule, faulty_count = spec.terms.aggregator, int(spec.terms.faulty_count)
-        state, report = aggregate_round(round_state, finals, rule, faulty_count, slots, statistics=statistics)
+        pipeline, faulty_count = spec.terms.aggregator, int(spec.terms.faulty_count)
+        state, report = aggregate_round(
+            {**round_state, **memory}, finals, pipeline, faulty_count, slots, statistics=statistics, seed=request.seed
+        )
         evaluation = evaluate_state(state, programs, rows)
     except Rejected as rejected:
         outcome = _void(request, _evaluate_old(round_state, programs, rows), problems, rejected.detail)
-        return RoundAggregated(outcome, (), _elapsed_ms(began))
+        record = _record(request, _report_nothing(request), request.state, problems, rejected.detail)
+        return RoundAggregated(outcome, (), record, _elapsed_ms(began))
     written: BlobFile = write_blob(Path(request.folder), to_bytes(state))
-    refused = tuple(Refusal(entry.trainer, problems.get(entry.trainer, entry.reason)) for entry in report.refused)
+    record = _record(request, report, written.blob, problems, "")
     outcome = RoundOutcome(
         state=written.blob,
         loss_bits=Count(evaluation.loss_bits),
         correct=Count(evaluation.correct),
         rows=Count(evaluation.rows),
-        accepted=tuple(share.account for share in report.accepted),
-        refused=refused,
+        accepted=tuple(standing.account for standing in record.report.accepted),
+        refused=record.report.refused,
         void="",
     )
-    return RoundAggregated(outcome, (written,), _elapsed_ms(began))
+    return RoundAggregated(outcome, (written,), record, _elapsed_ms(began))

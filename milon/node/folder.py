@@ -85,6 +85,11 @@ class NodeFolder:
         return self.root / "work"
 
     @property
+    def reports(self) -> Path:
+        """What this node's aggregations came to, a file a round."""
+        return self.root / "reports"
+
+    @property
     def token(self) -> Path:
         """The secret that requests which spend must show."""
         return self.root / "api.token"

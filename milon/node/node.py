@@ -14,7 +14,7 @@ import trio
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, Digest, JobId
-from milon.base.units import Height, Nonce, Power
+from milon.base.units import Height, Nonce, Power, Round
 from milon.chain.finality import decode_finality
 from milon.chain.genesis import Genesis
 from milon.chain.learning import BlockReport
@@ -36,6 +36,7 @@ from milon.node.light_answers import LightAnswers
 from milon.node.outbox import Outbox
 from milon.node.proofs import load_validators_of
 from milon.node.pull import pull_transactions
+from milon.node.reports import read_report
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.shelf import Shelf
 from milon.node.snapshots import (
@@ -49,7 +50,7 @@ from milon.node.snapshots import (
 from milon.node.status import Identity, build_status
 from milon.node.supervisor import supervise
 from milon.node.task_context import FETCH_S, TaskContext
-from milon.node.view import AccountView, BlockView, JobView, ReceiptView, StatusView, ValidatorView
+from milon.node.view import AccountView, BlockView, JobView, ReceiptView, ReportView, StatusView, ValidatorView
 from milon.p2p.discovery import PEERS_TOPIC, Discovery
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, Transport
 from milon.state.ledger import Ledger
@@ -222,6 +223,15 @@ class Node:
     def job(self, job: JobId) -> JobView | None:
         """See `NodePort`."""
         return build_job_view(Ledger(self._store), job, int(self._genesis.parameters.block_time_ms))
+
+    def report(self, job: JobId, round_number: Round) -> ReportView | None:
+        """See `NodePort`."""
+        folder, view = self._parts.task_context.reports, self.job(job)
+        record = None if folder is None else read_report(folder, job, round_number)
+        closed = [entry for entry in view.rounds if entry.round == round_number] if view is not None else []
+        if record is None or not closed:
+            return None
+        return ReportView(round_number, record.after == closed[0].outcome.state, record)
 
     def account(self, account: AccountId) -> AccountView:
         """See `NodePort`."""

@@ -70,6 +70,7 @@ class TaskContext:
     board: WorkBoard  # what people see of it
     adversary: str  # empty for the honest
     will_accept: bool  # an adversary that attests and judges TRUE whatever it found
+    reports: Path | None = None  # where the reports of aggregations are kept, if they are
     checked: dict[bytes, JobChecked] = field(default_factory=dict)  # by encoded spec; a job is held, then enrolled for
 
 

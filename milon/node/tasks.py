@@ -31,6 +31,7 @@ from milon.contracts.duties import (
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
 from milon.contracts.records import ClaimRecord
 from milon.node.folder import PRIVATE, read_file, write_file
+from milon.node.reports import keep_report
 from milon.node.task_context import (
     EVIDENCE_FETCH_S,
     TaskContext,
@@ -274,9 +275,11 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
     )
     files += tuple({file.blob: file for file in found.values()}.values())
     async with _scratch(context, duty) as folder:
-        request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder))
+        request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder), duty.seed)
         with context.board.showing("aggregate", duty.job, duty.round, len(finals), None) as on_progress:
             aggregated = as_result(RoundAggregated, await context.work(request, 0, on_progress))
         for file in aggregated.files:
             await context.blobs.put_file(Path(file.path))
+    if context.reports is not None:
+        await trio.to_thread.run_sync(keep_report, context.reports, duty.job, duty.round, aggregated.record)
     return AggregateVote(duty.job, duty.round, with_withheld(aggregated.outcome, withheld))

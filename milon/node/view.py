@@ -13,6 +13,7 @@ from milon.chain.certificate import Validator
 from milon.chain.genesis import Genesis
 from milon.chain.learning import ClosedRound, Payment, SettledClaim
 from milon.chain.transaction import Transaction
+from milon.pol.aggregation import Record
 from milon.pol.terms import JobTerms
 from milon.pol.verdict import RoundOutcome
 
@@ -88,6 +89,15 @@ class RoundView:
     outcome: RoundOutcome  # agreed
     claims: tuple[SettledClaim, ...]  # in order of trainer
     payments: tuple[Payment, ...]  # what it moved
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """What a node's own aggregation of a closed round came to."""
+
+    round: Round  # its number
+    is_agreed: bool  # the state it came to is the one that validators agreed on
+    record: Record  # see there
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +259,9 @@ class NodePort(Protocol):
 
     def job(self, job: JobId) -> JobView | None:
         """One job with all its rounds, or None."""
+
+    def report(self, job: JobId, round_number: Round) -> ReportView | None:
+        """How a closed round's updates became one, or None where this node did not aggregate it."""
 
     def account(self, account: AccountId) -> AccountView:
         """One account."""

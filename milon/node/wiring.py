@@ -107,6 +107,7 @@ def make_node(
         board=WorkBoard(),
         adversary="" if config.adversary == ACCEPTING else config.adversary,
         will_accept=config.adversary == ACCEPTING,
+        reports=folder.reports,
     )
     discovery = Discovery(
         transport,

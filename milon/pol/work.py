@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milon.base.codec import wire
-from milon.base.ids import AccountId, Digest
+from milon.base.ids import NO_DIGEST, AccountId, Digest
 from milon.base.units import Count
 from milon.pol import dispute
+from milon.pol.aggregation import Record
 from milon.pol.claim import SegmentRecord
 from milon.pol.terms import JobSpec
 from milon.pol.verdict import RoundOutcome, Verdict
@@ -138,6 +139,7 @@ class AggregateRound:
     round: Count  # its number
     finals: tuple[FinalState, ...]  # in order of trainer
     folder: str  # where the new state goes, under its id in hexadecimal
+    seed: Digest = NO_DIGEST  # the round's, for aggregators that draw
 
 
 @wire("round-aggregated/1")
@@ -147,6 +149,7 @@ class RoundAggregated:
 
     outcome: RoundOutcome  # see there
     files: tuple[BlobFile, ...]  # zero or one
+    record: Record  # how every update fared
     compute_ms: Count  # time spent
 
 

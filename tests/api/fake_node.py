@@ -27,13 +27,15 @@ from milon.node.view import (
     JobView,
     PeerView,
     ReceiptView,
+    ReportView,
     RoundView,
     StatusView,
     TrainerView,
     ValidatorView,
     WorkView,
 )
-from milon.pol.aggregation import Rule
+from milon.pol.aggregation import Record, Report, Standing
+from milon.pol.pipeline import Rule
 from milon.pol.terms import JobTerms
 from milon.pol.verdict import Refusal, RoundOutcome
 
@@ -220,6 +222,18 @@ class FakeNode:
     def job(self, job: JobId) -> JobView | None:
         """By name."""
         return self.jobs_by_id.get(job)
+
+    def report(self, job: JobId, round_number: Round) -> ReportView | None:
+        """Of the first round only."""
+        if job not in self.jobs_by_id or round_number:
+            return None
+        standings = (
+            Standing(ACCOUNTS[0], 20, 20, 1_000_000, 100, 90, ""),
+            Standing(ACCOUNTS[4], 20, 0, 0, 450, 0, "far"),
+        )
+        report = Report("arc,multi-krum", 1, 20, standings)
+        states = (digest_of(3), digest_of(4))
+        return ReportView(round_number, True, Record(report, states, digest_of(5), digest_of(60), ""))
 
     def account(self, account: AccountId) -> AccountView:
         """Everybody has the same coins."""
