@@ -84,6 +84,9 @@ bench-sync: venv
 bench-finality: venv
 	$(BIN)/python -m bench.finality
 
+bench-aggregate: venv
+	$(BIN)/python -m bench.aggregate
+
 # Not part of `bench`: about 40 minutes of one core; WORKERS=N shares them out.
 bench-robustness: venv
 	$(BIN)/python -m bench.robustness --workers $(WORKERS)

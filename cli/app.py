@@ -18,6 +18,7 @@ from milon.client.refusals import NoNode, Refused
 
 from . import (
     account,
+    aggregators,
     block,
     demo,
     doctor,
@@ -74,6 +75,7 @@ for noun in (
     job,
     program,
     lab,
+    aggregators,
     block,
     verify_block,
     rewards,

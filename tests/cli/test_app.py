@@ -15,7 +15,7 @@ COMMANDS = (
     ("keys", "generate"), ("keys", "show"), ("keys", "list"), ("genesis", "create"), ("genesis", "show"),
     ("genesis", "hash"), ("testnet", "up"), ("testnet", "down"), ("testnet", "status"), ("testnet", "logs"),
     ("testnet", "files"), ("job", "list"), ("job", "show"), ("job", "watch"), ("block", "show"), ("model", "pull"),
-    ("program", "build"), ("program", "show"),
+    ("aggregators",), ("program", "build"), ("program", "show"),
     ("account", "show"), ("account", "transfer"), ("stake", "bond"), ("stake", "unbond"), ("stake", "delegate"),
     ("stake", "undelegate"), ("stake", "redelegate"),
     ("stake", "withdraw"), ("stake", "stand"), ("stake", "retire"), ("stake", "unjail"),
