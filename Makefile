@@ -8,7 +8,7 @@ RUNS ?= 20
 COUNT ?= 100000
 WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants attacks soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-robustness clean
+.PHONY: venv demo test check simulate mutants attacks soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-robustness bench-aggregate clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
