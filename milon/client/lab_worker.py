@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,23 +20,31 @@ from milon.client.lab_plan import Cell, plan_from_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until the input ends."""
+    """Serve until the input ends, or nobody reads the output."""
     parser = argparse.ArgumentParser(prog="python -m milon.client.lab_worker", description="Run cells of a table.")
     parser.add_argument("folder", type=Path, help="a prepared job")
-    chosen = parser.parse_args(arguments)
+    folder = parser.parse_args(arguments).folder
+    sink, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    try:
+        _serve(folder, sink)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())  # the parent is gone: nothing is left to do
+    return 0
+
+
+def _serve(folder: Path, sink: TextIO) -> None:
     import torch
 
     torch.set_num_threads(1)  # cells share the cores, not a cell's sums
     from milon.client.lab_cell import Bench, outcome_to_json, run_cell, verify_names
 
-    sink, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
     plan = plan_from_json(json.loads(sys.stdin.readline()))
     try:
         verify_names(plan)
-        bench = Bench(chosen.folder)
+        bench = Bench(folder)
     except Rejected as rejected:
         _answer(sink, {"refused": rejected.reason.value, "detail": rejected.detail})
-        return 0
+        return
     _answer(sink, {"ready": True})
     for line in sys.stdin:
         cell = Cell(**json.loads(line))
@@ -45,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _answer(sink, {"refused": rejected.reason.value, "detail": rejected.detail})
             continue
         _answer(sink, {"outcome": outcome_to_json(outcome)})
-    return 0
 
 
 def _answer(sink: TextIO, value: dict[str, Any]) -> None:

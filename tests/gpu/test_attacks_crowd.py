@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from itertools import combinations
 
 import pytest
@@ -24,7 +25,7 @@ from milon.gpu.attacks_crowd import (
     min_max,
     min_sum,
 )
-from milon.pol.aggregation import Rule
+from milon.pol.pipeline import Rule
 
 State = dict[str, torch.Tensor]
 
@@ -115,6 +116,15 @@ def test_no_thread_changes_a_bit_and_no_input_is_changed() -> None:
     assert all(one.equal(other) for one, other in zip(*found, strict=True))
     for final, kept in zip(finals, before, strict=True):
         assert all(final[name].equal(kept[name]) for name in kept)
+
+
+def test_the_bits_are_frozen() -> None:
+    """A changed digest means that tables made before and after do not compare."""
+    base, finals = make_honest(11)
+    crowd = Crowd(base, finals)
+    made = (min_max(crowd), min_sum(crowd), little_is_enough(crowd, 1.0), inner_product(crowd, 0.5))
+    raw = b"".join(state[name].numpy().tobytes() for state in made for name in ("model.a", "model.b"))
+    assert sha256(raw).hexdigest() == "7444fccc79720806d5b4c3c2c489c7910c7d6205a7e0a214aa42721c5bf0a3a2"
 
 
 def test_equal_updates_leave_no_room_to_hide() -> None:
