@@ -8,7 +8,7 @@ RUNS ?= 20
 COUNT ?= 100000
 WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants attacks soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-robustness bench-aggregate clean
+.PHONY: venv demo test check simulate mutants attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-robustness bench-aggregate clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -42,6 +42,9 @@ mutants: venv
 
 attacks: venv
 	$(BIN)/python -m tests.attacks.campaign
+
+honest: venv
+	$(BIN)/python -m bench.honest
 
 soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)
