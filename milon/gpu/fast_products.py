@@ -51,7 +51,7 @@ def _pack(loops: ModuleType, values: Tensor, axis: int, width: int, bits: int, p
     values = values.contiguous()
     groups, count, terms = values.shape if axis == 2 else values.mT.shape
     panels, planes = groups * -(-count // width), _PLANES[bits]
-    packed = fast.spaces.take(purpose, (panels * planes * -(-terms // 2) * width + loops.LANES,), torch.int32)
+    packed = fast.spaces.take(purpose, (panels * planes * (-(-terms // 2) * width + loops.SKEW),), torch.int32)
     back = fast.spaces.take(purpose + " back", (panels * width,), torch.float64)
     given = (fast.flat(values), fast.patterns(values), count, terms, width, planes, bits)
     if axis == 2:

@@ -97,21 +97,24 @@ def find_gradient_blocks(first, last, gradient, batch, pairs, stripes, together,
 
 
 @compiled
-def _lay_channel(given, homes, line, scale, bits, whole, planes, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+def _lay_channel(given, homes, line, scale, bits, whole, halves, planes, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """The pixels of a channel on one scale as 16-bit integers: planes [digits, apart], a vector's room before each."""
     to_integers(given, scale, whole)
-    for k in range(0, given.size, line):
-        begin = _HALVES + homes[k]
-        values, first = whole[k : k + line], planes[begin : begin + line]
-        if bits == ONE_DIGIT_BITS:
+    high, low, both = halves[0], halves[1], halves[2]
+    if bits == ONE_DIGIT_BITS:
+        for i in range(whole.size):
+            high[i] = np.int16(whole[i])
+    else:
+        for i in range(whole.size):
+            digit = low_digit(whole[i])
+            upper = (whole[i] - digit) >> np.int32(11)
+            high[i], low[i], both[i] = np.int16(upper), np.int16(digit), np.int16(upper + digit)
+    for digit in range(1 if bits == ONE_DIGIT_BITS else 3):
+        source, target = halves[digit].ctypes.data, planes.ctypes.data + (_HALVES + digit * apart) * 2
+        for k in range(0, given.size, line):
+            values, into = halves_at(source + k * 2), halves_at(target + homes[k] * 2)
             for i in range(line):
-                first[i] = np.int16(values[i])
-        else:
-            second, third = planes[begin + apart : begin + apart + line], planes[begin + 2 * apart :]
-            for i in range(line):
-                low = low_digit(values[i])
-                high = (values[i] - low) >> np.int32(11)
-                first[i], second[i], third[i] = np.int16(high), np.int16(low), np.int16(high + low)
+                into[i] = values[i]
 
 
 @compiled
@@ -137,7 +140,7 @@ def _lay_rows(  # type: ignore[no-untyped-def]  # compiled: types come from the 
     window, area = table.shape[0], homes.size
     pairs = (right - left + 1) // 2
     digits, apart = 1 if bits == ONE_DIGIT_BITS else 3, size + 2 * _HALVES
-    planes, whole = np.zeros(digits * apart, np.int16), np.empty(area, np.int32)
+    planes, whole, halves = np.zeros(digits * apart, np.int16), np.empty(area, np.int32), np.empty((3, area), np.int16)
     for j in range(count):
         channel, scale = -1, 0.0
         for row in range(begin, end):
@@ -145,7 +148,7 @@ def _lay_rows(  # type: ignore[no-untyped-def]  # compiled: types come from the 
             if c != channel or forth[row] != scale:
                 channel, scale = c, forth[row]
                 start = ((image + j) * channels + c) * area
-                _lay_channel(images[start : start + area], homes, line, scale, bits, whole, planes, apart)
+                _lay_channel(images[start : start + area], homes, line, scale, bits, whole, halves, planes, apart)
             offset = offsets[r] if offsets.size else 0
             for digit in range(digits):
                 place = (digit * ROWS + row - begin) * LINE + j * pairs

@@ -36,6 +36,7 @@ from milon.gpu.kernels_tiles import (
 )
 
 SLICE_MAX = ROWS * COLUMNS * (1 if LANES == 16 else 4)  # columns quantised side by side: whole panels of either width
+SKEW = 16  # words after each plane of a panel: planes of a power of two would share few places of a cache
 _CHUNK = 256  # terms of a row quantised at a time: a panel's part of them stays in the nearest cache
 _BLOCK_WORDS = 1 << 17  # of right panels that all left panels meet in turn: 512 KiB stay in the second cache
 _ROUND32_BITS = np.int32(0x4B400000)
@@ -118,9 +119,9 @@ def pack_rows(first, last, values, patterns, count, terms, width, planes, bits, 
                     _digits_of_row(given, forth[j], planes, high, low, both)
                 if size % 2:
                     high[size], low[size], both[size] = 0, 0, 0
-            to = packed.ctypes.data + (panel * planes * pairs + begin // 2) * width * 4
+            to = packed.ctypes.data + (panel * planes * (pairs * width + SKEW) + begin // 2 * width) * 4
             for plane in range(planes):
-                _transpose(at + plane * size_bytes, (size + 1) // 2, width, to + plane * pairs * width * 4)
+                _transpose(at + plane * size_bytes, (size + 1) // 2, width, to + plane * (pairs * width + SKEW) * 4)
 
 
 @compiled
@@ -199,7 +200,8 @@ def pack_columns(first, last, values, patterns, count, terms, width, planes, bit
             for plane in range(planes):
                 given = words.ctypes.data + plane * wide * 4
                 for j in range(across):
-                    to = packed.ctypes.data + (((panel + j) * planes + plane) * pairs + p) * width * 4
+                    place = ((panel + j) * planes + plane) * (pairs * width + SKEW) + p * width
+                    to = packed.ctypes.data + place * 4
                     if width == ROWS:
                         copy_row(given + j * width * 4, to)
                     else:
@@ -208,11 +210,9 @@ def pack_columns(first, last, values, patterns, count, terms, width, planes, bit
 
 @compiled
 def multiply_panels(first, last, left, right, pairs, rows, columns, bits, left_back, right_back, result):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """Panels of rows first to last (of all groups) of a product, each total rounded once to binary32.
-
-    `left` holds a vector more than its panels.
-    """
+    """Panels of rows first to last (of all groups) of a product, each total rounded once to binary32."""
     panels, across = (rows + ROWS - 1) // ROWS, (columns + COLUMNS - 1) // COLUMNS
+    left_apart, right_apart = pairs * ROWS + SKEW, pairs * COLUMNS + SKEW
     digits = 1 if bits == ONE_DIGIT_BITS else 3
     together = max(1, _BLOCK_WORDS // (pairs * COLUMNS * digits))
     totals, spare, ends = np.empty(digits * TILE), np.empty(TILE, np.float32), np.empty(pairs + 1, np.int32)
@@ -220,17 +220,15 @@ def multiply_panels(first, last, left, right, pairs, rows, columns, bits, left_b
         for block in range(0, across, together):
             for panel in range(max(first, group * panels), min(last, (group + 1) * panels)):
                 top = (panel - group * panels) * ROWS
-                lines, given = min(ROWS, rows - top), panel * pairs * digits * ROWS
+                lines, given = min(ROWS, rows - top), panel * digits * left_apart
                 find_blocks(left.ctypes.data + given * 4, True, pairs, bits, ends)
                 scales = left_back[panel * ROWS : (panel + 1) * ROWS]
                 for j in range(block, min(across, block + together)):
                     some, other = min(COLUMNS, columns - j * COLUMNS), group * across + j
-                    others = other * pairs * digits * COLUMNS
+                    others = other * digits * right_apart
                     other_scales = right_back[other * COLUMNS : (other + 1) * COLUMNS]
                     totals[:] = 0.0
-                    multiply_pairs(
-                        left, right, given, others, pairs * ROWS, pairs * COLUMNS, ends, 0, pairs, bits, totals
-                    )
+                    multiply_pairs(left, right, given, others, left_apart, right_apart, ends, 0, pairs, bits, totals)
                     place = (group * rows + top) * columns + j * COLUMNS
                     if some == COLUMNS and lines == ROWS:
                         into = result.ctypes.data + place * 4

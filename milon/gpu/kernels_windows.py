@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from milon.gpu.kernels_cpu import compiled, scales_of
+from milon.gpu.kernels_cpu import compiled, patterns_at, scales_of
 from milon.gpu.kernels_pairs import (
     ONE_DIGIT_BITS,
     find_runs,
@@ -48,8 +48,8 @@ def _find_greatest(patterns, image, count, table, channels, area, found):  # typ
 @compiled
 def _lay_plane(images, image, count, channels, homes, line, size, scale, bits, planes, place, apart):  # type: ignore[no-untyped-def]  # compiled: types come from the call
     """The pixels of `count` images on one scale as words [count, pairs of channels, size], 0 where no pixel is."""
-    area = homes.size
-    one, other = np.zeros(area, np.int32), np.zeros(area, np.int32)
+    area, digits = homes.size, 1 if bits == ONE_DIGIT_BITS else 3
+    one, other, words = np.zeros(area, np.int32), np.zeros(area, np.int32), np.empty(digits * area, np.int32)
     for j in range(count):
         for c in range(0, channels, 2):
             begin = ((image + j) * channels + c) * area
@@ -58,8 +58,13 @@ def _lay_plane(images, image, count, channels, homes, line, size, scale, bits, p
                 to_integers(images[begin + area : begin + 2 * area], scale, other)
             else:
                 other[:] = 0
-            for k in range(0, area, line):
-                store_pairs(one[k : k + line], other[k : k + line], bits, planes, place + homes[k], apart)
+            store_pairs(one, other, bits, words, 0, area)
+            for digit in range(digits):
+                source, target = words.ctypes.data + digit * area * 4, planes.ctypes.data + (place + digit * apart) * 4
+                for k in range(0, area, line):
+                    given, into = patterns_at(source + k * 4), patterns_at(target + homes[k] * 4)
+                    for i in range(line):
+                        into[i] = given[i]
             place += size
 
 
