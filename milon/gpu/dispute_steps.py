@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from milon.pol.program import InputRole, OutputRole, Program, StepKey, compute_t
 from milon.pol.shapes import DType, TensorType
 
 CPU = torch.device("cpu")
+PROGRAMS_KEPT = 8  # outlines of as many jobs' programs: types alone, a few megabytes at most
 SCALAR = TensorType(DType.INT64, ())
 
 
@@ -90,6 +91,12 @@ class Outline:
         return sum(entry.role is role for entry in self.program.inputs[:number])
 
 
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def outline_of(program: Program) -> Outline:
+    """The program's outline, made once."""
+    return Outline(program)
+
+
 class WatchedPlan(Plan):
     """A plan that shows every value, each node on its own and none in a chain with others."""
 
@@ -124,7 +131,7 @@ class StepRunner:
         """`plan`: what shows the values, made when it is first needed unless given."""
         self.work = work
         self.segment = segment
-        self.outline = Outline(work.plan.program)
+        self.outline = outline_of(work.plan.program)
         self._given = plan
 
     @cached_property

@@ -134,6 +134,9 @@ def compute_pooling(image: tuple[int, ...], attributes: Attributes) -> Geometry:
     kernel, stride, padding, dilation = (_pair(attribute) for attribute in attributes[:4])
     geometry = Geometry(image[0], (image[1], image[1]), _pair(image[2:]), kernel, stride, padding, dilation, 1)
     require(all(2 * pad <= size for pad, size in zip(padding, kernel, strict=True)), Reason.OUT_OF_RANGE, "padding")
+    axes = zip(padding, dilation, geometry.image, strict=True)
+    meets = all(pad == 0 or step <= size for pad, step, size in axes)  # a window may not step over the whole image
+    require(meets, Reason.OUT_OF_RANGE, "a window in the padding alone")
     verify_shape((image[0], image[1], *geometry.output))
     return geometry
 

@@ -28,6 +28,7 @@ from milon.pol.batches import compute_batch
 from milon.pol.claim import commit_trace
 from milon.pol.dispute import (
     ANSWER_BYTES_MAX,
+    PIECE_INPUTS_MAX,
     Answer,
     Choice,
     Game,
@@ -386,12 +387,14 @@ def test_an_index_out_of_range_is_found() -> None:
 # ---- challengers that lie ----
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_an_honest_trainer_never_loses(name: str) -> None:
+@pytest.mark.parametrize(("name", "inputs"), [("perceptron", 8), ("small", 8), ("gpt", PIECE_INPUTS_MAX)])
+def test_an_honest_trainer_never_loses(name: str, inputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pieces of few inputs, games go on over sums that a test's small models would show at once."""
+    monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", inputs)
     held = job(name, STEPS)
     record, end = honest_record(held), honest_state(held)
     levels = set()
-    for seed in range(12):
+    for seed in range(8):
         game = play(honest(name), Random(seed), STEPS).game
         assert judge(held, game, record, end) is Verdict.TRUE, (seed, game.level)
         levels.add(game.level)
@@ -423,6 +426,36 @@ def test_a_tree_of_another_shape_is_named() -> None:
     assert honest("perceptron").choose(wrong) == Choice(Pick.SHAPE)
     assert judge(held, replace(wrong, level=Level.SHAPE, shown_at=spot_of(wrong))) is Verdict.FALSE
     assert decode(Game, encode(wrong)) == wrong
+
+
+def test_a_referee_bears_whatever_a_game_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A liar's game, changed at random in what a side has freely chosen, is judged one way or the other."""
+    monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", 4)
+    held, chance = job("perceptron", STEPS), random.Random(3)
+    liar = Liar(_wrong_sum(), Level.TERMS, _shift_first)
+    game = play(liar, honest("perceptron"), STEPS).game
+    assert game.whole is not None and game.part is not None and game.shown is not None
+    verdicts = set()
+    for _ in range(100):
+        raw = bytearray(game.shown.piece)
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+        odd = chance.choice((-(1 << 63), -1, 0, 1, 0x7F800000, 0x7FC00000, (1 << 63) - 1))
+        wholes = (game.whole, None, replace(game.whole, left_max=odd), replace(game.whole, right_max=odd))
+        changed = replace(
+            game,
+            level=chance.choice((Level.PIECE, Level.RESULT, Level.ASSEMBLY, Level.SHAPE)),
+            value=Count(chance.choice((game.value, chance.randrange(300), 1 << 40))),
+            element=Count(chance.choice((game.element, chance.randrange(99), 1 << 40))),
+            path=chance.choice((game.path, (), (0,), (15, 15), (7,) * 9)),
+            raw=chance.choice((game.raw, b"", game.raw[:3], bytes(512))),
+            whole=chance.choice(wholes),
+            part=chance.choice((game.part, None, replace(game.part, left_max=odd))),
+            values=chance.choice((game.values, None)),
+            shown=replace(game.shown, piece=bytes(raw), raw=chance.choice((b"", bytes(32)))),
+        )
+        verdicts.add(judge(held, changed))
+    assert Verdict.FALSE in verdicts
 
 
 class Shaped(Random):

@@ -110,6 +110,13 @@ BAD_NODES = [
 ]
 
 
+def test_no_window_lies_in_the_padding_alone() -> None:
+    image = TensorType(FLOAT, (1, 1, 3, 3))
+    check_call("max_pool_indices", (image,), ((2, 2), (1, 1), (1, 1), (3, 3)))
+    with pytest.raises(Rejected, match="padding alone"):
+        check_call("max_pool_indices", (image,), ((2, 2), (1, 1), (1, 1), (4, 1)))
+
+
 @pytest.mark.parametrize(("node", "reason", "detail"), BAD_NODES)
 def test_a_bad_node_is_refused_by_name(node: Node, reason: Reason, detail: str) -> None:
     refused = refusal(replace_node(tiny_training(), 0, node))
