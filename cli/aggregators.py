@@ -20,31 +20,19 @@ def register(app: typer.Typer) -> None:
 
 def aggregators(as_json: JsonOption = False) -> None:
     """List the preparations, rules and outer optimizers that a job's aggregator is made of, with what they need."""
-    from milon.pol.pipeline import FACTS, Outer, Preparation, Rule
+    from milon.client.aggregators import list_aggregators
 
-    kinds = (("preparation", Preparation), ("rule", Rule), ("outer optimizer", Outer))
-    rows = [(name.value, kind, FACTS[name]) for kind, names in kinds for name in names]
+    parts = list_aggregators()
     if as_json:
-        print_json({"aggregators": [_shape(name, kind, facts) for name, kind, facts in rows]})
+        print_json({"aggregators": parts})
         return
-    head = ("part", "kind", "breakdown point", "needs", "what it does")
-    print_table(head, [(name, kind, facts.breakdown, facts.needs, facts.summary) for name, kind, facts in rows])
+    head = ("name", "kind", "breakdown", "needs", "summary")
+    print_table(head, [[part[column] for column in head] for part in parts])
     print_lines(["", "A pipeline is [preparation,]... rule [,outer optimizer]; f is the job's faulty_count."])
-    for name, _, facts in rows:
-        numbers = ", ".join(f"{entry.meaning} (default {entry.default})" for entry in facts.parameters)
+    for part in parts:
+        numbers = ", ".join(f"{entry['meaning']} (default {entry['default']})" for entry in part["parameters"])
         if numbers:
-            print_lines([f"  {name}:{':'.join('N' for _ in facts.parameters)}  {numbers}"])
-
-
-def _shape(name: str, kind: str, facts: Any) -> dict[str, Any]:
-    parameters = [
-        {"meaning": entry.meaning, "default": entry.default, "low": entry.low, "high": entry.high}
-        for entry in facts.parameters
-    ]
-    return {
-        "name": name, "kind": kind, "summary": facts.summary, "breakdown": facts.breakdown, "needs": facts.needs,
-        "source": facts.source, "parameters": parameters,
-    }  # fmt: skip
+            print_lines([f"  {part['name']}:{':'.join('N' for _ in part['parameters'])}  {numbers}"])
 
 
 def describe_report(found: dict[str, Any]) -> Iterator[str]:
