@@ -12,7 +12,7 @@ from .exits import Exit
 from .options import DEFAULT_NODE, FeeOption, JsonOption, KeyOption, NodeOption
 from .output import decimal, percent, print_json, print_lines, print_pairs, print_table
 
-_noun = typer.Typer(help="Training jobs on the chain.", no_args_is_help=True)
+noun = typer.Typer(help="Training jobs on the chain.", no_args_is_help=True)
 
 JobArgument = Annotated[str, typer.Argument(help='The job, its first digits, or "latest".')]
 
@@ -20,7 +20,7 @@ JobArgument = Annotated[str, typer.Argument(help='The job, its first digits, or 
 def register(app: typer.Typer) -> None:
     """Add the commands of this noun."""
     app.command("submit-job", epilog="Example: milon submit-job examples/digits/job.py --rounds 5 --watch")(submit_job)
-    app.add_typer(_noun, name="job")
+    app.add_typer(noun, name="job")
 
 
 def submit_job(
@@ -90,7 +90,7 @@ def finish(job: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(Exit.NO)
 
 
-@_noun.command(name="list", epilog="Example: milon job list --json")
+@noun.command(name="list", epilog="Example: milon job list --json")
 def list_jobs(root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None:
     """List all jobs of the chain, the oldest first."""
     with open_node(root) as client:
@@ -116,7 +116,7 @@ def list_jobs(root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> N
     )
 
 
-@_noun.command(epilog="Example: milon job show latest --round 0")
+@noun.command(epilog="Example: milon job show latest --round 0")
 def show(
     job: JobArgument,
     round_number: Annotated[int | None, typer.Option("--round", min=0, help="How this round was aggregated.")] = None,
@@ -165,7 +165,7 @@ def show(
         print_lines(describe_round(closed))
 
 
-@_noun.command(epilog="Example: milon job watch latest")
+@noun.command(epilog="Example: milon job watch latest")
 def watch(job: JobArgument, root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None:
     """Show a job's rounds as they close, until it ends; Ctrl-C ends only the watching."""
     from .watch import watch_job

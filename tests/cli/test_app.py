@@ -19,7 +19,7 @@ COMMANDS = (
     ("account", "show"), ("account", "transfer"), ("stake", "bond"), ("stake", "unbond"), ("stake", "delegate"),
     ("stake", "undelegate"), ("stake", "redelegate"),
     ("stake", "withdraw"), ("stake", "stand"), ("stake", "retire"), ("stake", "unjail"),
-    ("rewards", "explain"), ("validator", "list"), ("validator", "show"),
+    ("job", "quote"), ("rewards", "explain"), ("validator", "list"), ("validator", "show"),
 )  # fmt: skip
 
 
