@@ -46,6 +46,7 @@ REPOSITORY = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "sync.json"
 SNAPSHOT_BELOW = 100  # blocks above the snapshot, to be fetched as blocks
 TRUSTED_HEIGHT = 100  # whose hash the joining node is told
+UP_MS = 150  # the simulated node is up by then: a transaction that it missed would hold up all that follow it
 STEP_MS = 20_000  # of simulated time between two looks
 WAIT_S = 900.0  # far above what a quiet machine needs
 POLL_S = 0.1
@@ -73,7 +74,7 @@ def make_chain(blocks: int, folder: NodeFolder) -> Grown:
         for offset in range(0, STEP_MS, 300):
             action = Transfer(secret_key_from(f"receiver {nonce}").account, Amount(1))
             body = TransactionBody("simulated", account_of(key), Nonce(nonce), Amount(1), action)
-            network.submit(START_MS + end_ms + offset, 0, sign_transaction(key, body))
+            network.submit(START_MS + end_ms + UP_MS + offset, 0, sign_transaction(key, body))
             nonce += 1
         end_ms += STEP_MS
         network.run_until(end_ms)
