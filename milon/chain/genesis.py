@@ -11,10 +11,12 @@ from milon.base.ids import AccountId, Digest
 from milon.base.units import Amount, Power, TimeMs
 from milon.chain.certificate import Validator
 from milon.chain.params import EPOCH_NEVER_ENDS, Parameters
+from milon.pol.terms import COMMITTEE_MAX
 
 SUPPLY_MAX = 1 << 60  # sums of amounts stay inside 63 bits
 BLOCKS_MAX = 1 << 32  # of a delay: heights plus delays stay inside 63 bits
 VALIDATORS_MAX = 512  # a certificate of all of them is 50 KiB
+LAPSE_PPM_MAX = 100_000  # a lapse may be a power cut: it costs a slice and never what a lie does
 EPOCHS_KEPT_MAX = 64  # past sets that the ledger holds for evidence: 23 KiB each at most
 
 
@@ -64,6 +66,7 @@ def verify_genesis(genesis: Genesis) -> None:
     for name, blocks in (("beacon", parameters.beacon_delay_blocks), ("unbonding", parameters.unbond_blocks)):
         require(1 <= blocks <= BLOCKS_MAX, Reason.OUT_OF_RANGE, f"a {name} delay of {blocks} blocks")
     _verify_epochs(parameters)
+    _verify_learning(parameters)
     accounts = [entry.account for entry in genesis.accounts]
     require(accounts == sorted(set(accounts)), Reason.NOT_CANONICAL, "accounts are out of order or double")
     supply = sum(entry.balance + entry.bonded for entry in genesis.accounts)
@@ -73,6 +76,19 @@ def verify_genesis(genesis: Genesis) -> None:
     most = VALIDATORS_MAX if is_fixed else int(parameters.validators_max)
     require(1 <= len(validators) <= most, Reason.OUT_OF_RANGE, f"{len(validators)} validators, {most} are the most")
     require(all(validator.power > 0 for validator in validators), Reason.OUT_OF_RANGE, "a validator without stake")
+
+
+def _verify_learning(parameters: Parameters) -> None:
+    """Raise `Rejected` unless penalties are what they say, a slice or a share, and jobs can keep within the bounds."""
+    bounds = (
+        ("lapse_ppm", parameters.lapse_ppm, LAPSE_PPM_MAX),
+        ("withhold_ppm", parameters.withhold_ppm, parameters.slash_ppm),
+        ("audit_ppm_min", parameters.audit_ppm_min, 1_000_000),
+        ("committee_size_min", parameters.committee_size_min, COMMITTEE_MAX),
+        ("deadline_blocks_min", parameters.deadline_blocks_min, BLOCKS_MAX),
+    )
+    for name, value, most in bounds:
+        require(value <= most, Reason.OUT_OF_RANGE, f"{name} is {value}; it may be {most} at most")
 
 
 def _verify_epochs(parameters: Parameters) -> None:

@@ -31,14 +31,20 @@ class SettledClaim:
     compute_ms: Count  # the trainer's own word
 
 
-@wire("payment/1")
+@wire("payment/2")
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """Coins moved by the round's end."""
+    """Coins moved by the round's end, or on its way.
+
+    Reasons: "segments", "fee" (burned of it), "replays", "refund"; "slash", "withholding", "lapse" and "forfeit" (taken
+    of a stake) and "refutation" (a winner's part of what was taken of somebody else).
+    """
 
     account: AccountId  # whose
     amount: Amount  # how many
-    reason: str  # "segments", "fee" (burned of it), "replays", "refund", "slash" (taken), "refutation" (a refuter's)
+    reason: str  # see above
+    count: Count = Count(0)  # segments or replays that are paid
+    price: Amount = Amount(0)  # of one; what the fee or an empty escrow leaves of the product is paid
 
 
 @wire("closed-round/1")

@@ -12,7 +12,7 @@ from milon.base.units import Amount, Count, Epoch, Height
 EPOCH_NEVER_ENDS = 1 << 40  # blocks of an epoch that no chain lives to the end of: the set is fixed in genesis
 
 
-@wire("parameters/2")
+@wire("parameters/3")
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What governance may one day change."""
@@ -45,6 +45,13 @@ class Parameters:
     jail_missed_ppm: Count = Count(500_000)  # of its turns to lead in an epoch: who misses more is jailed
     jail_turns_min: Count = Count(4)  # fewer turns in an epoch show nothing
     jail_blocks: Count = Count(100)  # a jailed validator asks to come back after as many
+    lapse_ppm: Count = Count(10_000)  # of a committee member's stake that burns when it does not do its part
+    withhold_ppm: Count = Count(50_000)  # of a trainer's stake, for states that a quorum could not have; half burns
+    challenge_bond: Amount = Amount(100)  # the least stake of a challenger, and what it forfeits by its clock
+    audit_ppm_min: Count = Count(0)  # the least audit rate of a job
+    committee_size_min: Count = Count(1)  # the smallest committee of a job
+    trainer_bond_min: Amount = Amount(0)  # the least bond of a job's trainers
+    deadline_blocks_min: Count = Count(1)  # the shortest deadline for commitments, openings, judgements and moves
 
 
 def compute_parameters_hash(parameters: Parameters) -> Digest:

@@ -10,6 +10,7 @@ from milon.base.ids import AccountId, ClaimId, Digest, JobId, Signature, VrfProo
 from milon.base.signing import SecretKey, sign, verify
 from milon.base.units import Amount, Count, Nonce, Round
 from milon.pol.claim import SegmentRecord
+from milon.pol.dispute import Answer, Choice
 from milon.pol.terms import JobSpec
 from milon.pol.verdict import RoundOutcome, Verdict
 
@@ -134,16 +135,56 @@ class Claim:
     compute_ms: Count  # time spent training, for people and benchmarks; nothing is decided by it
 
 
-@wire("attest/1")
+@wire("commit-attestation/1")
+@dataclass(frozen=True, slots=True)
+class CommitAttestation:
+    """A committee member has replayed its sample and found it true; what it attests stays hidden for now."""
+
+    claim: ClaimId  # which
+    commitment: Digest  # see `attestation.commit_attestation`
+
+
+@wire("attest/2")
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """A committee member says what replaying its sample of a claim gave."""
+    """A committee member opens its commitment once all are in."""
 
     claim: ClaimId  # which
     proof: VrfProof  # why these segments
-    verdict: Verdict  # TRUE: all of the sample
-    segment: Count  # the segment in question, where the verdict is not TRUE
-    keyed_traces: Digest  # over the sample's traces and the verifier's name, where the verdict is TRUE
+    keyed_traces: Digest  # over the sample's traces and the verifier's name
+    salt: Digest  # of the commitment
+
+
+@wire("challenge/1")
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Anybody with a bond says that a claim's segment is false, or not to be had."""
+
+    claim: ClaimId  # which
+    segment: Count  # of the round
+    verdict: Verdict  # FALSE or UNAVAILABLE
+
+
+@wire("answer-dispute/1")
+@dataclass(frozen=True, slots=True)
+class AnswerDispute:
+    """The trainer's move in a dispute; what only opens what was shown before may come from anybody."""
+
+    claim: ClaimId  # which
+    dispute: Count  # of the claim: the number of the challenge
+    move: Count  # how many were made before
+    answer: Answer  # see there
+
+
+@wire("choose-dispute/1")
+@dataclass(frozen=True, slots=True)
+class ChooseDispute:
+    """The challenger's move in a dispute."""
+
+    claim: ClaimId  # which
+    dispute: Count  # of the claim: the number of the challenge
+    move: Count  # how many were made before
+    choice: Choice  # see there
 
 
 @wire("open-traces/1")
@@ -156,13 +197,13 @@ class OpenTraces:
     traces: tuple[Digest, ...]  # one a record
 
 
-@wire("judge/1")
+@wire("judge/2")
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A validator says what replaying the disputed segment of a suspended claim gave."""
+    """A validator says what replaying the challenged segment gave, or what is left of it at a dispute's end."""
 
     claim: ClaimId  # which
-    segment: Count  # the one in question
+    dispute: Count  # of the claim: the number of the challenge
     verdict: Verdict  # what it found
 
 
@@ -191,7 +232,11 @@ Action = (
     | HoldJob
     | Enrol
     | Claim
+    | CommitAttestation
     | Attest
+    | Challenge
+    | AnswerDispute
+    | ChooseDispute
     | OpenTraces
     | Judge
     | AggregateVote

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, TypedDict
 
 from milon.base.errors import Rejected
 from milon.base.ids import AccountId
 from milon.base.units import Amount, Count
 from milon.pol.pipeline import compute_count_needed, parse_pipeline
-from milon.pol.terms import PARTS_PER_MILLION, JobTerms, compute_cost_max, verify_terms
+from milon.pol.quote import compute_bond
+from milon.pol.terms import PARTS_PER_MILLION, JobTerms, Settlement, compute_cost_max, verify_terms
 
 ACCOUNT_BYTES = 32
 DEFAULT_PRICE = 1_000  # a segment's and a replay's, where neither prices nor a reward are named
@@ -40,6 +42,9 @@ class TermChoices(TypedDict, total=False):
     attest_blocks: int  # for the verifiers
     judge_blocks: int  # for everybody, where a claim is disputed
     aggregate_blocks: int  # for the round's outcome
+    settlement: str  # "replay": everybody runs a challenged package again; "bisection": for packages too large for that
+    dispute_blocks: int  # for each move of a dispute by bisection
+    challenge_blocks: int  # an accepted claim stays open to challenges at least so long
     reward: int  # in all; prices are set so that it covers everything
     segment_price: int  # instead of `reward`: per accepted segment
     replay_price: int  # instead of `reward`: per replayed segment
@@ -61,6 +66,9 @@ DEFAULTS: TermChoices = {
     "attest_blocks": 30,
     "judge_blocks": 30,
     "aggregate_blocks": 30,
+    "settlement": "replay",
+    "dispute_blocks": 30,
+    "challenge_blocks": 0,
     "trainers": (),
 }
 DEFAULT_AUDIT_PPM = (250_000,)  # with three verifiers a claim that is false by half is seldom missed
@@ -74,7 +82,7 @@ def verify_choices(choices: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the terms are {', '.join(known)}."
             raise JobError(f"a job has no term {name!r}; {hint}")
-        if name in ("audit", "audit_ppm", "aggregator", "trainers"):
+        if name in ("audit", "audit_ppm", "aggregator", "trainers", "settlement"):
             continue
         if isinstance(value, bool) or not isinstance(value, int):
             raise JobError(f"{name} is {value!r}; it must be a whole number.")
@@ -86,6 +94,13 @@ def _read_aggregator(name: object) -> str:
         return parse_pipeline(text).text
     except Rejected as rejected:
         raise JobError(f"aggregator is {name!r}: {rejected.detail}; see `milon aggregators`.") from None
+
+
+def _read_settlement(name: object) -> Settlement:
+    names = [settlement.value for settlement in Settlement]
+    if name not in names:
+        raise JobError(f"settlement is {name!r}; it may be {' or '.join(names)}.")
+    return Settlement(name)
 
 
 def _read_audit(choices: Mapping[str, Any]) -> tuple[Count, ...]:
@@ -132,8 +147,7 @@ def _compute_bond(audit_ppm: Sequence[int], segment_price: int) -> int:
     rates = [ppm for ppm in audit_ppm if ppm]
     if not rates:
         return 0  # nothing is ever replayed, so no bond is ever lost
-    least = min(rates)
-    return 2 * (PARTS_PER_MILLION - least) * segment_price // least
+    return compute_bond(Fraction(min(rates), PARTS_PER_MILLION), segment_price)
 
 
 def _verify_together(terms: JobTerms) -> None:
@@ -165,6 +179,7 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
     numbers = (
         "rounds", "segments_per_round", "steps_per_segment", "batch_size", "faulty_count", "committee_size",
         "trainers_target", "enrol_blocks", "claim_blocks", "attest_blocks", "judge_blocks", "aggregate_blocks",
+        "dispute_blocks", "challenge_blocks",
     )  # fmt: skip
     audit_ppm = _read_audit(chosen)
 
@@ -174,6 +189,7 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
             trainers_min=Count(trainers_min),
             aggregator=aggregator,
             audit_ppm=audit_ppm,
+            settlement=_read_settlement(chosen["settlement"]),
             segment_price=Amount(segment_price),
             replay_price=Amount(replay_price),
             bond_min=Amount(bond_min),

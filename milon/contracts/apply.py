@@ -19,9 +19,13 @@ from milon.chain.learning import ClosedRound
 from milon.chain.params import Parameters
 from milon.chain.transaction import (
     AggregateVote,
+    AnswerDispute,
     Attest,
     Bond,
+    Challenge,
+    ChooseDispute,
     Claim,
+    CommitAttestation,
     Delegate,
     Enrol,
     HoldJob,
@@ -44,12 +48,14 @@ from milon.contracts.accounts import burn, load_account, store_account
 from milon.contracts.claims import (
     apply_attest,
     apply_claim,
-    apply_judge,
+    apply_commit_attestation,
     apply_open_traces,
     load_claim,
 )
+from milon.contracts.claims_records import ClaimStatus
 from milon.contracts.clock import CLOCK_KEY, Clock, Moment, advance_clock, load_moment
 from milon.contracts.delegation import apply_delegate, apply_undelegate
+from milon.contracts.disputes import apply_answer_dispute, apply_challenge, apply_choose_dispute, apply_judge
 from milon.contracts.jobs import apply_enrol, apply_hold_job, apply_submit_job, load_open_jobs
 from milon.contracts.offences import apply_evidence
 from milon.contracts.records import (
@@ -58,7 +64,6 @@ from milon.contracts.records import (
     VALIDATORS_KEY,
     Account,
     Candidates,
-    ClaimStatus,
     OpenRound,
     Phase,
     Supply,
@@ -154,23 +159,47 @@ def _apply_action(draft: Draft, context: BlockContext, transaction: Transaction,
         case Stand() | Retire() | Unjail() | Delegate() | Undelegate() | Redelegate():
             _apply_membership(draft, context, sender, action)
         case SubmitJob():
-            apply_submit_job(draft, sender, action, JobId(name), context.height)
+            apply_submit_job(draft, sender, action, JobId(name), context.height, context.parameters)
         case HoldJob():
             apply_hold_job(draft, sender, action, context.height)
         case Enrol():
             apply_enrol(draft, sender, action)
         case Claim():
             apply_claim(draft, sender, action, ClaimId(name), moment)
-        case Attest():
-            apply_attest(draft, sender, action, moment)
-        case OpenTraces():
-            apply_open_traces(draft, sender, action)
-        case Judge():
-            apply_judge(draft, sender, action, moment)
+        case CommitAttestation() | Attest() | OpenTraces():
+            _apply_attestation(draft, sender, action, moment)
+        case Challenge() | AnswerDispute() | ChooseDispute() | Judge():
+            _apply_dispute(draft, sender, action, moment)
         case AggregateVote():
             apply_aggregate_vote(draft, sender, action)
         case _:
             assert_never(action)
+
+
+def _apply_attestation(
+    draft: Draft, sender: AccountId, action: CommitAttestation | Attest | OpenTraces, moment: Moment
+) -> None:
+    match action:
+        case CommitAttestation():
+            apply_commit_attestation(draft, sender, action, moment)
+        case Attest():
+            apply_attest(draft, sender, action, moment)
+        case OpenTraces():
+            apply_open_traces(draft, sender, action, moment)
+
+
+def _apply_dispute(
+    draft: Draft, sender: AccountId, action: Challenge | AnswerDispute | ChooseDispute | Judge, moment: Moment
+) -> None:
+    match action:
+        case Challenge():
+            apply_challenge(draft, sender, action, moment)
+        case AnswerDispute():
+            apply_answer_dispute(draft, sender, action, moment)
+        case ChooseDispute():
+            apply_choose_dispute(draft, sender, action, moment)
+        case Judge():
+            apply_judge(draft, sender, action, moment)
 
 
 def _apply_membership(

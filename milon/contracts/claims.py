@@ -1,47 +1,35 @@
 """One claim's life: made, sampled, attested, opened, and accepted, voided or refuted.
 
-    SAMPLING --beacon--> ATTESTING --all or deadline--> OPENING --traces--> ACCEPTED
-                            |  a member's FALSE or UNAVAILABLE
-                            v
-                        SUSPENDED --power >= Q FALSE--> REFUTED (slashed)
-                            |------ power >= Q UNAVAILABLE, or no quorum in time --> VOID, nobody paid
-                            '------ power >= Q TRUE --> ATTESTING again, the accuser's word struck out
+    SAMPLING --beacon--> COMMITTING --all or deadline--> REVEALING --all or deadline--> OPENING --traces--> ACCEPTED
+       |                     |                              |                             |                  |
+       '---------------------'--------- a challenge: see `disputes` ----------------------'------------------'
 
-A claim of a round without audit is ACCEPTED as it comes; the aggregation rule alone guards it.
+A member that finds its sample true commits to its attestation and opens it when all are in; one that finds it false or
+not to be had challenges at once. Who commits and does not open, who is silent where most members were not, and whose
+traces do not fit the opened ones, has lapsed: a slice of its stake burns. A claim of a round without audit is ACCEPTED
+as it comes; the aggregation rule and challenges alone guard it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from milon.base.errors import Reason, Rejected, require
-from milon.base.ids import AccountId, ClaimId, VrfProof
+from milon.base.ids import AccountId, ClaimId, JobId, VrfProof
 from milon.base.units import Amount, Count
-from milon.chain.certificate import compute_quorum
 from milon.chain.learning import Payment
-from milon.chain.params import Parameters
-from milon.chain.transaction import Attest, Claim, Judge, OpenTraces
-from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
+from milon.chain.transaction import Attest, Claim, CommitAttestation, OpenTraces
+from milon.contracts.accounts import burn, load_account, load_beacon, load_validators, shift_open_claims
+from milon.contracts.claims_records import Attestation, ClaimRecord, ClaimStatus, Commitment, claim_key
 from milon.contracts.clock import Moment
 from milon.contracts.jobs import load_job
-from milon.contracts.records import (
-    Attestation,
-    ClaimRecord,
-    ClaimStatus,
-    Judgement,
-    OpenRound,
-    Phase,
-    claim_key,
-    job_key,
-    open_round_key,
-    power_of,
-)
-from milon.contracts.staking import slash
+from milon.contracts.records import OpenRound, Phase, open_round_key
+from milon.contracts.staking import take_stake
+from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import commit_trace, key_traces, verify_records
 from milon.pol.sampling import draw_committee, verify_sample
 from milon.pol.terms import JobTerms, audit_ppm_of, replays_per_member
-from milon.pol.verdict import Verdict
 from milon.state.ledger import Draft, Ledger
 
 
@@ -53,11 +41,13 @@ def load_claim(ledger: Ledger | Draft, claim: ClaimId) -> ClaimRecord:
     return record
 
 
-def _store(draft: Draft, record: ClaimRecord) -> None:
+def store_claim(draft: Draft, record: ClaimRecord) -> None:
+    """Write the claim's record."""
     draft.store(claim_key(record.claim), record)
 
 
-def _terms(draft: Draft, record: ClaimRecord) -> JobTerms:
+def terms_of(draft: Draft, record: ClaimRecord) -> JobTerms:
+    """The terms of the claim's job."""
     return load_job(draft, record.job).spec.terms
 
 
@@ -70,13 +60,15 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
     if assignment is None:
         raise Rejected(Reason.NOT_ALLOWED, "no segments of this round are assigned to this account")
     require(sender not in opened.claimed, Reason.DUPLICATE, "this trainer has claimed the round")
-    require(moment.tick <= opened.deadline, Reason.NOT_NOW, "the round's deadline for claims is over")
+    is_in_time = moment.tick <= opened.deadline and not opened.is_weighed
+    require(is_in_time, Reason.NOT_NOW, "the round's deadline for claims is over")
     in_range = 1 <= action.count <= assignment.count
     require(in_range, Reason.OUT_OF_RANGE, f"{action.count} segments claimed of {assignment.count} assigned")
     terms = load_job(draft, action.job).spec.terms
     bonded = load_account(draft, sender).bonded
     require(bonded >= terms.bond_min, Reason.NOT_ALLOWED, f"a bond of {terms.bond_min} is needed, {bonded} are bonded")
     is_audited = audit_ppm_of(terms, action.round) > 0
+    status = ClaimStatus.SAMPLING if is_audited else ClaimStatus.ACCEPTED
     record = ClaimRecord(
         claim=claim,
         job=action.job,
@@ -89,17 +81,19 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
         final_state=action.final_state,
         compute_ms=action.compute_ms,
         height=moment.height,
-        status=ClaimStatus.SAMPLING if is_audited else ClaimStatus.ACCEPTED,
+        status=status,
         problem="",
-        deadline=Count(0),
+        deadline=Count(0 if is_audited else moment.tick + terms.challenge_blocks),
         beacon=None,
         committee=(),
+        commitments=(),
         attestations=(),
-        disputed=Count(0),
-        refuter=None,
+        accusations=(),
+        resumed=status,
+        withheld_from=Count(0),
         judgements=(),
     )
-    _store(draft, record)
+    store_claim(draft, record)
     opened = replace(opened, claims=(*opened.claims, claim), claimed=(*opened.claimed, sender))
     draft.store(open_round_key(action.job), opened)
     shift_open_claims(draft, sender, 1)
@@ -113,53 +107,94 @@ def compute_sample(record: ClaimRecord, verifier: AccountId, proof: VrfProof, te
     return verify_sample(verifier, record.claim, record.beacon, proof, record.count, wanted)
 
 
-def apply_attest(draft: Draft, sender: AccountId, action: Attest, moment: Moment) -> None:
-    """Take in a committee member's word; anything but TRUE suspends the claim."""
+def find_accusers(record: ClaimRecord) -> tuple[AccountId, ...]:
+    """The committee's members who challenged the claim instead of attesting it."""
+    challengers = [entry.challenger for entry in record.accusations]
+    return tuple(member for member in record.committee if member in challengers)
+
+
+def has_spoken(record: ClaimRecord, member: AccountId) -> bool:
+    """Whether a member of the committee has committed or challenged."""
+    committed = [entry.verifier for entry in record.commitments]
+    return member in committed or member in find_accusers(record)
+
+
+def has_revealed(record: ClaimRecord, member: AccountId) -> bool:
+    """Whether a member of the committee has opened its commitment."""
+    return any(entry.verifier == member for entry in record.attestations)
+
+
+def apply_commit_attestation(draft: Draft, sender: AccountId, action: CommitAttestation, moment: Moment) -> None:
+    """Take in a committee member's hidden word."""
     record = load_claim(draft, action.claim)
-    require(record.status is ClaimStatus.ATTESTING, Reason.NOT_NOW, f"the claim is {record.status.value}")
+    require(record.status is ClaimStatus.COMMITTING, Reason.NOT_NOW, f"the claim is {record.status.value}")
     require(sender in record.committee, Reason.NOT_ALLOWED, "not a member of this claim's committee")
-    spoken = any(entry.verifier == sender for entry in record.attestations)
-    require(not spoken, Reason.DUPLICATE, "this member has attested")
-    terms = _terms(draft, record)
+    require(not has_spoken(record, sender), Reason.DUPLICATE, "this member has spoken")
+    record = replace(record, commitments=(*record.commitments, Commitment(sender, action.commitment)))
+    store_claim(draft, go_on(record, terms_of(draft, record), moment))
+
+
+def apply_attest(draft: Draft, sender: AccountId, action: Attest, moment: Moment) -> None:
+    """Take in a committee member's word; it must be what it committed to."""
+    record = load_claim(draft, action.claim)
+    require(record.status is ClaimStatus.REVEALING, Reason.NOT_NOW, f"the claim is {record.status.value}")
+    committed = next((entry.commitment for entry in record.commitments if entry.verifier == sender), None)
+    require(committed is not None, Reason.NOT_ALLOWED, "this account has committed to nothing")
+    require(not has_revealed(record, sender), Reason.DUPLICATE, "this member has attested")
+    content = AttestationContent(action.claim, action.proof, action.keyed_traces)
+    is_opened = commit_attestation(sender, content, action.salt) == committed
+    require(is_opened, Reason.DIFFERS, "this is not what the member committed to")
+    terms = terms_of(draft, record)
     sample = tuple(Count(place) for place in compute_sample(record, sender, action.proof, terms))
-    attestation = Attestation(sender, action.verdict, action.segment, action.keyed_traces, sample, True)
+    attestation = Attestation(sender, action.keyed_traces, sample, True)
     record = replace(record, attestations=(*record.attestations, attestation))
-    if action.verdict is not Verdict.TRUE:
-        is_sampled = action.segment - record.first in sample
-        require(is_sampled, Reason.OUT_OF_RANGE, f"segment {action.segment} is not in this member's sample")
-        deadline = Count(moment.tick + terms.judge_blocks)
-        record = replace(record, status=ClaimStatus.SUSPENDED, disputed=action.segment, refuter=sender)
-        record = replace(record, deadline=deadline, judgements=())
-    elif len(record.attestations) == len(record.committee):
-        record = _open(record, terms, moment)
-    _store(draft, record)
+    store_claim(draft, go_on(record, terms, moment))
 
 
-def _open(record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
-    return replace(record, status=ClaimStatus.OPENING, deadline=Count(moment.tick + terms.attest_blocks))
+def go_on(record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
+    """The claim in its next status where nobody is left to wait for; its deadline starts anew there."""
+    if record.status is ClaimStatus.COMMITTING and all(has_spoken(record, member) for member in record.committee):
+        record = _wait(record, ClaimStatus.REVEALING, terms, moment)
+    if record.status is ClaimStatus.REVEALING and len(record.attestations) == len(record.commitments):
+        record = _wait(record, ClaimStatus.OPENING, terms, moment)
+    return record
 
 
-def _void(record: ClaimRecord, problem: str) -> ClaimRecord:
+def _wait(record: ClaimRecord, status: ClaimStatus, terms: JobTerms, moment: Moment) -> ClaimRecord:
+    return replace(record, status=status, resumed=status, deadline=Count(moment.tick + terms.attest_blocks))
+
+
+def resume(record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
+    """The claim back where a challenge found it, with the whole of that status' time before it."""
+    if record.resumed is ClaimStatus.SAMPLING:
+        return replace(record, status=record.resumed, deadline=Count(0), judgements=())
+    blocks = terms.challenge_blocks if record.resumed is ClaimStatus.ACCEPTED else terms.attest_blocks
+    deadline = Count(moment.tick + blocks)
+    return go_on(replace(record, status=record.resumed, deadline=deadline, judgements=()), terms, moment)
+
+
+def void_claim(record: ClaimRecord, problem: str) -> ClaimRecord:
+    """The claim as one that counts neither for nor against its trainer."""
     return replace(record, status=ClaimStatus.VOID, problem=problem)
 
 
-def _void_undecided(record: ClaimRecord, problem: str) -> ClaimRecord:
-    """Void a suspended claim and pay nobody: its traces will never be opened to show who replayed.
+def void_unpaid(record: ClaimRecord, problem: str) -> ClaimRecord:
+    """Void a claim and pay nobody: its traces will never be opened to show who replayed.
 
     Otherwise a trainer that claims garbage and withholds it would let a friend on the committee earn for nothing.
     """
     struck = tuple(replace(entry, is_counted=False) for entry in record.attestations)
-    return replace(_void(record, problem), attestations=struck)
+    return replace(void_claim(record, problem), attestations=struck)
 
 
-def _count_replays(record: ClaimRecord) -> int:
-    """How many members' samples stand behind a claim that is not suspended: those who said TRUE and were not shown
-    lazy, and those whose accusation a quorum overruled, since that quorum replayed the segment in their place."""
-    return sum(entry.is_counted or entry.verdict is not Verdict.TRUE for entry in record.attestations)
+def _count_standing(record: ClaimRecord, words: Sequence[Commitment | Attestation]) -> int:
+    """How many members stand behind a claim that is not challenged: those of these words, and those whose accusation
+    came to nothing. A lone liar then voids nothing: it was overruled by who looked in its place."""
+    return len(words) + len(find_accusers(record))
 
 
-def apply_open_traces(draft: Draft, sender: AccountId, action: OpenTraces) -> None:
-    """Check every attestation against the opened traces; those that do not fit are struck out and not paid."""
+def apply_open_traces(draft: Draft, sender: AccountId, action: OpenTraces, moment: Moment) -> None:
+    """Check every attestation against the opened traces; those that do not fit are struck out, and have lapsed."""
     record = load_claim(draft, action.claim)
     require(record.status is ClaimStatus.OPENING, Reason.NOT_NOW, f"the claim is {record.status.value}")
     require(sender == record.trainer, Reason.NOT_ALLOWED, "only the trainer opens its traces")
@@ -172,108 +207,54 @@ def apply_open_traces(draft: Draft, sender: AccountId, action: OpenTraces) -> No
     def check(attestation: Attestation) -> Attestation:
         traces = [action.traces[place] for place in attestation.sample]
         has_replayed = attestation.keyed_traces == key_traces(attestation.verifier, traces)
-        return replace(attestation, is_counted=attestation.is_counted and has_replayed)
+        return replace(attestation, is_counted=has_replayed)
 
     record = replace(record, attestations=tuple(check(entry) for entry in record.attestations))
-    if _count_replays(record):
-        record = replace(record, status=ClaimStatus.ACCEPTED)
+    burn_lapsed(draft, record, [entry.verifier for entry in record.attestations if not entry.is_counted], moment)
+    if _count_standing(record, [entry for entry in record.attestations if entry.is_counted]):
+        deadline = Count(moment.tick + terms_of(draft, record).challenge_blocks)
+        record = replace(record, status=ClaimStatus.ACCEPTED, resumed=ClaimStatus.ACCEPTED, deadline=deadline)
     else:
-        record = _void(record, "no attestation fits the opened traces")
-    _store(draft, record)
+        record = void_claim(record, "no attestation fits the opened traces")
+    store_claim(draft, record)
 
 
-def apply_judge(draft: Draft, sender: AccountId, action: Judge, moment: Moment) -> None:
-    """Take in a validator's word on the disputed segment; power >= Q for one verdict decides."""
-    record = load_claim(draft, action.claim)
-    require(record.status is ClaimStatus.SUSPENDED, Reason.NOT_NOW, f"the claim is {record.status.value}")
-    require(action.segment == record.disputed, Reason.DIFFERS, f"segment {record.disputed} is in dispute")
-    validators = load_validators(draft)
-    require(power_of(validators, sender) > 0, Reason.NOT_ALLOWED, "only validators judge")
-    spoken = any(entry.validator == sender for entry in record.judgements)
-    require(not spoken, Reason.DUPLICATE, "this validator has judged")
-    record = replace(record, judgements=(*record.judgements, Judgement(sender, action.verdict)))
-    _store(draft, _weigh_judgements(draft, record, moment))
-
-
-def _weigh_judgements(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
-    """Decide where a quorum of the present validators agrees: no two verdicts can have one."""
-    validators = load_validators(draft)
-    powers: dict[Verdict, int] = {}
-    for entry in record.judgements:
-        powers[entry.verdict] = powers.get(entry.verdict, 0) + power_of(validators, entry.validator)
-    quorum = compute_quorum(sum(entry.power for entry in validators.validators))
-    decided = [verdict for verdict, power in powers.items() if power >= quorum]
-    return _decide(draft, record, decided[0], moment) if decided else record
-
-
-def _decide(draft: Draft, record: ClaimRecord, verdict: Verdict, moment: Moment) -> ClaimRecord:
-    refuter = record.refuter
-    if refuter is None:
-        raise RuntimeError("a suspended claim without a refuter")
-    accusation = next(entry for entry in record.attestations if entry.verifier == refuter)
-    if verdict is Verdict.FALSE:
-        _punish(draft, record, record.trainer, refuter, moment.parameters)
-        _bar(draft, record)
-        problem = f"segment {record.disputed} replays to other bits"
-        struck = tuple(_strike_blind(entry, record.disputed - record.first) for entry in record.attestations)
-        return replace(record, status=ClaimStatus.REFUTED, problem=problem, attestations=struck)
-    if verdict is Verdict.UNAVAILABLE:
-        return _void_undecided(record, f"the states of segment {record.disputed} were not to be had")
-    if accusation.verdict is Verdict.FALSE:
-        _punish(draft, record, refuter, record.trainer, moment.parameters)
-    struck = tuple(
-        replace(entry, is_counted=entry.is_counted and entry.verifier != refuter) for entry in record.attestations
-    )
-    terms = _terms(draft, record)
-    record = replace(record, attestations=struck, refuter=None, judgements=())
-    if len(struck) == len(record.committee):
-        return _open(record, terms, moment)
-    return replace(record, status=ClaimStatus.ATTESTING, deadline=Count(moment.tick + terms.attest_blocks))
-
-
-def _strike_blind(entry: Attestation, false_place: int) -> Attestation:
-    """Strike out a member that had to replay the false segment and called its sample true."""
-    is_blind = entry.verdict is Verdict.TRUE and false_place in entry.sample
-    return replace(entry, is_counted=entry.is_counted and not is_blind)
-
-
-def _punish(draft: Draft, record: ClaimRecord, liar: AccountId, winner: AccountId, parameters: Parameters) -> None:
-    taken, reward = slash(draft, liar, winner, parameters)
-    opened = draft.load(open_round_key(record.job), OpenRound)
+def add_payments(draft: Draft, job: JobId, payments: Sequence[Payment]) -> None:
+    """Note what an open round has taken and given; one entry an account and reason."""
+    opened = draft.load(open_round_key(job), OpenRound)
     if opened is None:
         raise RuntimeError("a claim without its round")
-    payments = (Payment(liar, Amount(taken), "slash"), Payment(winner, Amount(reward), "refutation"))
-    draft.store(open_round_key(record.job), replace(opened, payments=opened.payments + payments))
+    totals = {(entry.account, entry.reason): int(entry.amount) for entry in opened.payments}
+    for entry in payments:
+        if entry.amount:
+            key = (entry.account, entry.reason)
+            totals[key] = totals.get(key, 0) + entry.amount
+    noted = tuple(Payment(account, Amount(amount), reason) for (account, reason), amount in totals.items())
+    draft.store(open_round_key(job), replace(opened, payments=noted))
 
 
-def _bar(draft: Draft, record: ClaimRecord) -> None:
-    job = load_job(draft, record.job)
-    trainers = tuple(
-        replace(entry, is_active=entry.is_active and entry.account != record.trainer) for entry in job.trainers
-    )
-    barred = tuple(sorted({*job.barred, record.trainer}))
-    draft.store(job_key(record.job), replace(job, trainers=trainers, barred=barred))
+def burn_lapsed(draft: Draft, record: ClaimRecord, members: Sequence[AccountId], moment: Moment) -> None:
+    """Burn a slice of the stake of members that did not do their part."""
+    for member in members:
+        taken = take_stake(draft, member, int(moment.parameters.lapse_ppm))
+        burn(draft, taken)
+        add_payments(draft, record.job, [Payment(member, Amount(taken), "lapse")])
 
 
 def advance_claim(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
-    """What time alone does to a claim: draw the committee, end the waiting, weigh judgements by another set's power."""
-    terms = _terms(draft, record)
+    """What time alone does to a claim that is not challenged: draw the committee, end the waiting."""
+    terms = terms_of(draft, record)
     steps: dict[ClaimStatus, Callable[[], ClaimRecord]] = {
         ClaimStatus.SAMPLING: lambda: _draw(draft, record, terms, moment),
-        ClaimStatus.ATTESTING: lambda: _end_attesting(record, terms, moment),
-        ClaimStatus.OPENING: lambda: _void(record, "the trainer did not open its traces in time"),
-        ClaimStatus.SUSPENDED: lambda: _void_undecided(record, f"no quorum judged segment {record.disputed} in time"),
+        ClaimStatus.COMMITTING: lambda: _end_committing(draft, record, terms, moment),
+        ClaimStatus.REVEALING: lambda: _end_revealing(draft, record, terms, moment),
+        ClaimStatus.OPENING: lambda: void_claim(record, "the trainer did not open its traces in time"),
     }
-    if record.status is ClaimStatus.SUSPENDED and moment.is_first_of_epoch:
-        decided = _weigh_judgements(draft, record, moment)
-        if decided != record:
-            _store(draft, decided)
-            return decided
     if record.status not in steps or moment.tick < record.deadline:
         return record
     advanced = steps[record.status]()
     if advanced != record:
-        _store(draft, advanced)
+        store_claim(draft, advanced)
     return advanced
 
 
@@ -289,13 +270,25 @@ def _draw(draft: Draft, record: ClaimRecord, terms: JobTerms, moment: Moment) ->
     ]
     committee = draw_committee(record.claim, beacon, candidates, terms.committee_size)
     if not committee:
-        return _void(record, "nobody with stake can verify this claim")
-    deadline = Count(moment.tick + terms.attest_blocks)
-    return replace(record, status=ClaimStatus.ATTESTING, beacon=beacon, committee=committee, deadline=deadline)
+        return void_claim(record, "nobody with stake can verify this claim")
+    return go_on(
+        _wait(replace(record, beacon=beacon, committee=committee), ClaimStatus.COMMITTING, terms, moment), terms, moment
+    )
 
 
-def _end_attesting(record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
-    replayed = _count_replays(record)
-    if 2 * replayed > len(record.committee):
-        return _open(record, terms, moment)
-    return _void(record, f"{replayed} of {len(record.committee)} committee members attested in time")
+def _end_committing(draft: Draft, record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
+    """Go on with more than half; then silence was no matter of too short a time, and costs the silent a slice."""
+    spoken = _count_standing(record, record.commitments)
+    if 2 * spoken <= len(record.committee):
+        return void_claim(record, f"{spoken} of {len(record.committee)} committee members attested in time")
+    burn_lapsed(draft, record, [member for member in record.committee if not has_spoken(record, member)], moment)
+    return go_on(_wait(record, ClaimStatus.REVEALING, terms, moment), terms, moment)
+
+
+def _end_revealing(draft: Draft, record: ClaimRecord, terms: JobTerms, moment: Moment) -> ClaimRecord:
+    committed = [entry.verifier for entry in record.commitments]
+    burn_lapsed(draft, record, [member for member in committed if not has_revealed(record, member)], moment)
+    revealed = _count_standing(record, record.attestations)
+    if 2 * revealed > len(record.committee):
+        return _wait(record, ClaimStatus.OPENING, terms, moment)
+    return void_claim(record, f"{revealed} of {len(record.committee)} committee members attested in time")

@@ -14,19 +14,13 @@ from milon.base.hashing import digest
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.units import Count, Round
 from milon.contracts.accounts import load_account, load_validators
-from milon.contracts.claims import load_claim
+from milon.contracts.claims import has_revealed, has_spoken, load_claim
+from milon.contracts.claims_records import ClaimRecord, ClaimStatus
+from milon.contracts.disputes import load_game
 from milon.contracts.jobs import find_enrolment_problem, load_job, load_open_jobs
-from milon.contracts.records import (
-    ClaimRecord,
-    ClaimStatus,
-    Job,
-    JobStatus,
-    OpenRound,
-    Phase,
-    open_round_key,
-    power_of,
-)
+from milon.contracts.records import Job, JobStatus, OpenRound, Phase, open_round_key, power_of
 from milon.pol.assignment import Assignment
+from milon.pol.dispute import Game, Turn
 from milon.pol.terms import JobSpec
 from milon.state.ledger import Ledger
 
@@ -62,15 +56,26 @@ class TrainDuty:
     assignment: Assignment  # the segments
 
 
-@wire("attest-duty/1")
+@wire("commit-duty/1")
 @dataclass(frozen=True, slots=True)
-class AttestDuty:
-    """Replay a sample of a claim and say what it gave."""
+class CommitDuty:
+    """Replay a sample of a claim; commit to what it gave, or challenge the claim."""
 
     spec: JobSpec  # its job's spec
     seed: Digest  # the round's
     state: Digest  # the round's
     claim: ClaimRecord  # whole: its name, beacon and records
+
+
+@wire("reveal-duty/1")
+@dataclass(frozen=True, slots=True)
+class RevealDuty:
+    """Open the own commitment."""
+
+    spec: JobSpec  # its job's spec
+    seed: Digest  # the round's
+    state: Digest  # the round's
+    claim: ClaimRecord  # whole
 
 
 @wire("open-duty/1")
@@ -83,18 +88,59 @@ class OpenDuty:
     job: JobId  # which
 
 
-@wire("judge-duty/1")
+@wire("judge-duty/2")
 @dataclass(frozen=True, slots=True)
 class JudgeDuty:
-    """Replay the disputed segment of a suspended claim."""
+    """Replay the challenged segment of a suspended claim.
+
+    Where an accusation of withholding is all that is to be settled, of a job settled by bisection, fetching is enough.
+    """
 
     spec: JobSpec  # its job's spec
     seed: Digest  # the round's
     state: Digest  # the round's
     claim: ClaimRecord  # whole
+    may_be_withheld: bool  # the trainer has had its time to make the states available
 
 
-@wire("aggregate-duty/1")
+@wire("answer-dispute-duty/1")
+@dataclass(frozen=True, slots=True)
+class DisputeAnswerDuty:
+    """Show in a dispute what the own run gives."""
+
+    spec: JobSpec  # its job's spec
+    seed: Digest  # the round's
+    state: Digest  # the round's
+    claim: ClaimRecord  # whole: the own one
+    game: Game  # where it stands
+
+
+@wire("choose-dispute-duty/1")
+@dataclass(frozen=True, slots=True)
+class DisputeChooseDuty:
+    """Name in a dispute the first that differs from the own run."""
+
+    spec: JobSpec  # its job's spec
+    seed: Digest  # the round's
+    state: Digest  # the round's
+    claim: ClaimRecord  # whole: the one the account has challenged
+    game: Game  # where it stands
+
+
+@wire("referee-duty/1")
+@dataclass(frozen=True, slots=True)
+class RefereeDuty:
+    """Compute what is left of a dispute, and judge."""
+
+    spec: JobSpec  # its job's spec
+    seed: Digest  # the round's
+    state: Digest  # the round's
+    claim: ClaimRecord  # whole
+    game: Game  # at its end
+    may_be_withheld: bool  # the states it needs may be called unavailable by now
+
+
+@wire("aggregate-duty/2")
 @dataclass(frozen=True, slots=True)
 class AggregateDuty:
     """Aggregate the accepted claims, evaluate, and vote for the outcome."""
@@ -105,21 +151,30 @@ class AggregateDuty:
     state: Digest  # the round's
     claims: tuple[ClaimRecord, ...]  # the accepted ones, by trainer
     seed: Digest  # the round's, for aggregators that draw
+    deadline: Count  # of the voting, which begins anew after a late challenge
 
 
-Duty = HoldDuty | EnrolDuty | TrainDuty | AttestDuty | OpenDuty | JudgeDuty | AggregateDuty
+DisputeDuty = DisputeAnswerDuty | DisputeChooseDuty | RefereeDuty
+Duty = HoldDuty | EnrolDuty | TrainDuty | CommitDuty | RevealDuty | OpenDuty | JudgeDuty | DisputeDuty | AggregateDuty
 
 
 def name_duty(duty: Duty) -> Digest:
     """The same name as long as it is the same duty: attestations of others that come in do not change it."""
     match duty:
-        case AttestDuty():
-            return digest("attest-duty", duty.claim.claim)
+        case CommitDuty():
+            return digest("commit-duty", duty.claim.claim)
+        case RevealDuty():
+            return digest("reveal-duty", duty.claim.claim)
         case JudgeDuty():
-            disputed = duty.claim.disputed.to_bytes(8, "big")
-            return digest("judge-duty", duty.claim.claim, disputed, duty.claim.refuter or b"")
+            dispute, is_late = duty.claim.dispute.to_bytes(8, "big"), bytes([duty.may_be_withheld])
+            return digest("judge-duty", duty.claim.claim, dispute, is_late)
+        case DisputeAnswerDuty() | DisputeChooseDuty() | RefereeDuty():
+            dispute, move = duty.claim.dispute.to_bytes(8, "big"), duty.game.moves.to_bytes(8, "big")
+            is_late = bytes([isinstance(duty, RefereeDuty) and duty.may_be_withheld])
+            return digest("dispute-duty", type(duty).__name__.encode(), duty.claim.claim, dispute, move, is_late)
         case AggregateDuty():
-            return digest("aggregate-duty", duty.job, duty.round.to_bytes(8, "big"))
+            turn = duty.round.to_bytes(8, "big"), duty.deadline.to_bytes(8, "big")
+            return digest("aggregate-duty", duty.job, *turn)
         case _:
             return digest("duty", encode(duty))
 
@@ -137,8 +192,22 @@ def compute_duties(ledger: Ledger, role: Role) -> tuple[Duty, ...]:
     duties: list[Duty] = []
     for job in load_open_jobs(ledger):
         duties.extend(_job_duties(ledger, role, job))
-    rank = (OpenDuty, JudgeDuty, AggregateDuty, AttestDuty, HoldDuty, EnrolDuty, TrainDuty)
-    return tuple(sorted(duties, key=lambda duty: rank.index(type(duty))))
+    return tuple(sorted(duties, key=lambda duty: _RANK.index(type(duty))))
+
+
+_RANK = (
+    OpenDuty,
+    RevealDuty,
+    DisputeAnswerDuty,
+    DisputeChooseDuty,
+    RefereeDuty,
+    JudgeDuty,
+    AggregateDuty,
+    CommitDuty,
+    HoldDuty,
+    EnrolDuty,
+    TrainDuty,
+)
 
 
 def _job_duties(ledger: Ledger, role: Role, job: JobId) -> Iterator[Duty]:
@@ -173,20 +242,37 @@ def _round_duties(
                 yield TrainDuty(job, record.spec, opened.round, seed, record.state, assignment)
     claims = [load_claim(ledger, claim) for claim in opened.claims]
     for claim in claims:
-        attested = tuple(entry.verifier for entry in claim.attestations)
-        judged = tuple(entry.validator for entry in claim.judgements)
-        if claim.status is ClaimStatus.ATTESTING and role.account in claim.committee and role.account not in attested:
-            yield AttestDuty(record.spec, seed, record.state, claim)
-        elif claim.status is ClaimStatus.OPENING and claim.trainer == role.account:
-            yield OpenDuty(claim.claim, claim.round, job)
-        elif claim.status is ClaimStatus.SUSPENDED and is_validator and role.account not in judged:
-            yield JudgeDuty(record.spec, seed, record.state, claim)
+        yield from _claim_duties(ledger, role.account, (record.spec, seed, record.state), claim, is_validator)
     voted = tuple(vote.validator for vote in opened.votes)
     if opened.phase is Phase.AGGREGATE and is_validator and role.account not in voted:
         accepted = sorted(
             (claim for claim in claims if claim.status is ClaimStatus.ACCEPTED), key=lambda claim: claim.trainer
         )
-        yield AggregateDuty(job, record.spec, opened.round, record.state, tuple(accepted), seed)
+        yield AggregateDuty(job, record.spec, opened.round, record.state, tuple(accepted), seed, opened.deadline)
+
+
+def _claim_duties(
+    ledger: Ledger, account: AccountId, work: tuple[JobSpec, Digest, Digest], claim: ClaimRecord, is_validator: bool
+) -> Iterator[Duty]:
+    committed = tuple(entry.verifier for entry in claim.commitments)
+    judged = tuple(entry.validator for entry in claim.judgements)
+    is_member = account in claim.committee
+    if claim.status is ClaimStatus.COMMITTING and is_member and not has_spoken(claim, account):
+        yield CommitDuty(*work, claim)
+    elif claim.status is ClaimStatus.REVEALING and account in committed and not has_revealed(claim, account):
+        yield RevealDuty(*work, claim)
+    elif claim.status is ClaimStatus.OPENING and claim.trainer == account:
+        yield OpenDuty(claim.claim, claim.round, claim.job)
+    elif claim.status is ClaimStatus.SUSPENDED and is_validator and account not in judged:
+        yield JudgeDuty(*work, claim, claim.withheld_from == 0)
+    elif claim.status is ClaimStatus.DISPUTED:
+        game = load_game(ledger, claim)
+        if game.turn is Turn.TRAINER and claim.trainer == account:
+            yield DisputeAnswerDuty(*work, claim, game)
+        elif game.turn is Turn.CHALLENGER and claim.accusation.challenger == account:
+            yield DisputeChooseDuty(*work, claim, game)
+        elif game.turn is Turn.REFEREES and is_validator and account not in judged:
+            yield RefereeDuty(*work, claim, game, claim.withheld_from == 0)
 
 
 def steps_of(claim: ClaimRecord, spec: JobSpec) -> Count:

@@ -8,6 +8,7 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import AccountId, JobId
 from milon.base.units import Amount, Count, Height, Round
 from milon.chain.certificate import compute_quorum
+from milon.chain.params import Parameters
 from milon.chain.transaction import Enrol, HoldJob, SubmitJob
 from milon.contracts.accounts import credit, debit, load_account, load_validators
 from milon.contracts.records import (
@@ -21,7 +22,7 @@ from milon.contracts.records import (
     job_key,
     power_of,
 )
-from milon.pol.terms import TRAINERS_MAX, compute_cost_max, verify_spec
+from milon.pol.terms import TRAINERS_MAX, JobTerms, compute_cost_max, verify_spec
 from milon.state.ledger import Draft, Ledger
 
 OPEN_JOBS_MAX = 64  # what every block must look at
@@ -47,7 +48,23 @@ def load_open_jobs(ledger: Ledger | Draft) -> tuple[JobId, ...]:
     return index.jobs if index else ()
 
 
-def apply_submit_job(draft: Draft, sender: AccountId, action: SubmitJob, job: JobId, height: Height) -> None:
+def verify_network_bounds(terms: JobTerms, parameters: Parameters) -> None:
+    """Raise `Rejected(OUT_OF_RANGE)` where the terms are less careful than this chain demands of every job."""
+    bounds = (
+        ("the audit rate", min(terms.audit_ppm), parameters.audit_ppm_min),
+        ("committee_size", terms.committee_size, parameters.committee_size_min),
+        ("bond_min", terms.bond_min, parameters.trainer_bond_min),
+        ("attest_blocks", terms.attest_blocks, parameters.deadline_blocks_min),
+        ("judge_blocks", terms.judge_blocks, parameters.deadline_blocks_min),
+        ("dispute_blocks", terms.dispute_blocks, parameters.deadline_blocks_min),
+    )
+    for name, value, least in bounds:
+        require(value >= least, Reason.OUT_OF_RANGE, f"{name} is {value}; this chain asks for {least} at least")
+
+
+def apply_submit_job(
+    draft: Draft, sender: AccountId, action: SubmitJob, job: JobId, height: Height, parameters: Parameters
+) -> None:
     """Open a job and lock its reward, which must cover the most the job can cost.
 
     Where all places are taken, one that has not begun and locks less gives way: else 64 jobs that cost their fee alone
@@ -55,6 +72,7 @@ def apply_submit_job(draft: Draft, sender: AccountId, action: SubmitJob, job: Jo
     """
     spec = action.spec
     verify_spec(spec)
+    verify_network_bounds(spec.terms, parameters)
     cost = compute_cost_max(spec.terms)
     require(action.reward >= cost, Reason.INSUFFICIENT_FUNDS, f"the job may cost {cost}, the reward is {action.reward}")
     debit(draft, sender, action.reward)

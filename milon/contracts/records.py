@@ -12,7 +12,6 @@ from milon.chain.certificate import Validator
 from milon.chain.learning import ClosedRound, Payment
 from milon.pol.assignment import Assignment
 from milon.pol.terms import JobSpec
-from milon.pol.verdict import Verdict
 
 SUPPLY_KEY = b"supply"
 VALIDATORS_KEY = b"validators"
@@ -70,11 +69,6 @@ def closed_round_key(job: JobId, round_number: int) -> bytes:
 def outcome_key(job: JobId, outcome: Digest) -> bytes:
     """Where an outcome lies that somebody voted for, while the round is open."""
     return b"outcome/" + job + outcome
-
-
-def claim_key(claim: ClaimId) -> bytes:
-    """Where a `ClaimRecord` lies."""
-    return b"claim/" + claim
 
 
 @wire("unbonding/1")
@@ -302,7 +296,7 @@ class OutcomeVote:
     outcome: Digest  # of what: see `outcome_key`; hundreds of votes for one outcome hold it once
 
 
-@wire("open-round/1")
+@wire("open-round/2")
 @dataclass(frozen=True, slots=True)
 class OpenRound:
     """The round a running job is in."""
@@ -316,7 +310,8 @@ class OpenRound:
     claims: tuple[ClaimId, ...]  # in the order they came
     claimed: tuple[AccountId, ...]  # their trainers, same order
     votes: tuple[OutcomeVote, ...]  # on the outcome
-    payments: tuple[Payment, ...]  # slashes and refutations so far
+    payments: tuple[Payment, ...]  # what was taken of stakes so far, and given of it
+    is_weighed: bool = False  # trainers were held to what they delivered; a late challenge may open the round again
 
 
 @wire("archived-round/1")
@@ -326,70 +321,6 @@ class ArchivedRound:
 
     height: Height  # of the block that closed it
     closed: ClosedRound  # see there
-
-
-class ClaimStatus(StrEnum):
-    """Where a claim stands; the last three are final."""
-
-    SAMPLING = "sampling"  # waiting for the beacon
-    ATTESTING = "attesting"  # the committee replays
-    OPENING = "opening"  # the trainer shows its traces
-    SUSPENDED = "suspended"  # refuted by a member; every validator replays the segment
-    ACCEPTED = "accepted"  # counts
-    REFUTED = "refuted"  # a lie: power >= Q found other bits
-    VOID = "void"  # neither: too few replays, withheld states, no opening
-
-
-SETTLED = (ClaimStatus.ACCEPTED, ClaimStatus.REFUTED, ClaimStatus.VOID)
-
-
-@wire("attestation/1")
-@dataclass(frozen=True, slots=True)
-class Attestation:
-    """A committee member's word."""
-
-    verifier: AccountId  # who
-    verdict: Verdict  # what
-    segment: Count  # in question, unless TRUE
-    keyed_traces: Digest  # to be checked at the opening
-    sample: tuple[Count, ...]  # places in the claim it had to replay
-    is_counted: bool  # False once overruled, shown not to have replayed, or never to be checked
-
-
-@wire("judgement/1")
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A validator's word on the disputed segment."""
-
-    validator: AccountId  # who
-    verdict: Verdict  # what
-
-
-@wire("claim-record/1")
-@dataclass(frozen=True, slots=True)
-class ClaimRecord:
-    """A claim's standing."""
-
-    claim: ClaimId  # its name
-    job: JobId  # which
-    round: Round  # which
-    trainer: AccountId  # whose
-    first: Count  # first segment
-    count: Count  # segments
-    records_root: Digest  # Merkle root
-    records: Digest  # blob of the records
-    final_state: Digest  # blob of the last state
-    compute_ms: Count  # the trainer's word
-    height: Height  # of the block that took it in
-    status: ClaimStatus  # see there
-    problem: str  # why it is void or refuted
-    deadline: Count  # of the status, where it has one, in ticks
-    beacon: Digest | None  # of committee and samples
-    committee: tuple[AccountId, ...]  # who replays
-    attestations: tuple[Attestation, ...]  # in the order they came
-    disputed: Count  # segment in question while SUSPENDED
-    refuter: AccountId | None  # whose word suspended it
-    judgements: tuple[Judgement, ...]  # on the disputed segment
 
 
 def power_of(validators: ValidatorSet, account: AccountId) -> Power:

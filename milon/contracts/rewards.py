@@ -11,7 +11,8 @@ from milon.chain.genesis import SUPPLY_MAX
 from milon.chain.learning import Payment
 from milon.chain.params import Parameters
 from milon.contracts.accounts import burn, credit, load_account, load_supply
-from milon.contracts.records import SUPPLY_KEY, ClaimRecord, ClaimStatus, Job
+from milon.contracts.claims_records import ClaimRecord, ClaimStatus
+from milon.contracts.records import SUPPLY_KEY, Job
 from milon.contracts.validators import credit_learning, load_validator, store_validator
 from milon.pol.terms import PARTS_PER_MILLION
 from milon.pol.verdict import RoundOutcome
@@ -38,17 +39,24 @@ def pay_round(
     Of what a trainer is paid the protocol fee burns; of replayed segments it counts as the trainer's learning.
     """
     terms = record.spec.terms
-    totals: dict[tuple[AccountId, str], int] = {}
+    totals: dict[tuple[AccountId, str], Payment] = {}
     escrow = int(record.escrow)
 
-    def pay(account: AccountId, wanted: int, fee_ppm: int, reason: str) -> int:
+    def note(account: AccountId, amount: int, reason: str, count: int, price: int) -> None:
+        known = totals.get((account, reason), Payment(account, Amount(0), reason))
+        totals[account, reason] = Payment(
+            account, Amount(known.amount + amount), reason, Count(known.count + count), Amount(price)
+        )
+
+    def pay(account: AccountId, count: int, price: int, fee_ppm: int, reason: str) -> int:
         nonlocal escrow
-        amount = min(wanted, escrow)
+        amount = min(count * price, escrow)
         fee = amount * fee_ppm // PARTS_PER_MILLION
         escrow -= amount
-        for part, name in ((amount - fee, reason), (fee, "fee")):
-            if part:
-                totals[account, name] = totals.get((account, name), 0) + part
+        if amount > fee:
+            note(account, amount - fee, reason, count, price)
+        if fee:
+            note(account, fee, "fee", 0, 0)
         if amount > fee:
             credit(draft, account, amount - fee)
         if fee:
@@ -57,19 +65,18 @@ def pay_round(
 
     for claim in claims:
         if is_paid(claim, outcome):
-            fee = pay(claim.trainer, claim.count * terms.segment_price, parameters.protocol_fee_ppm, "segments")
+            fee = pay(claim.trainer, claim.count, terms.segment_price, parameters.protocol_fee_ppm, "segments")
             credit_learning(draft, claim.trainer, fee if claim.committee else 0)
         for entry in claim.attestations:
             if entry.is_counted:
-                pay(entry.verifier, len(entry.sample) * terms.replay_price, 0, "replays")
+                pay(entry.verifier, len(entry.sample), terms.replay_price, 0, "replays")
     delivered = {claim.trainer: claim.count for claim in claims if is_paid(claim, outcome)}
     trainers = tuple(
         replace(trainer, delivered=Count(trainer.delivered + delivered.get(trainer.account, 0)))
         for trainer in record.trainers
     )
-    payments = tuple(Payment(account, Amount(amount), reason) for (account, reason), amount in totals.items())
     paid = Amount(record.paid + record.escrow - escrow)
-    return replace(record, escrow=Amount(escrow), paid=paid, trainers=trainers), payments
+    return replace(record, escrow=Amount(escrow), paid=paid, trainers=trainers), tuple(totals.values())
 
 
 def reward_proposer(draft: Draft, proposer: AccountId, parameters: Parameters) -> None:

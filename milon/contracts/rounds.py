@@ -18,20 +18,18 @@ from milon.chain.learning import ClosedRound, Payment, SettledClaim
 from milon.chain.transaction import AggregateVote
 from milon.contracts.accounts import load_account, load_beacon, load_validators, shift_open_claims
 from milon.contracts.claims import advance_claim, load_claim
+from milon.contracts.claims_records import SETTLED, ClaimRecord, ClaimStatus, claim_key, dispute_key
 from milon.contracts.clock import Moment
+from milon.contracts.disputes import advance_challenged
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job, weigh_holders
 from milon.contracts.records import (
-    SETTLED,
     ArchivedRound,
-    ClaimRecord,
-    ClaimStatus,
     Job,
     JobStatus,
     OpenRound,
     OutcomeVote,
     Phase,
     Trainer,
-    claim_key,
     closed_round_key,
     job_key,
     open_round_key,
@@ -145,18 +143,26 @@ def _seed(draft: Draft, job: JobId, record: Job, opened: OpenRound, moment: Mome
 
 
 def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Moment) -> ClosedRound | None:
-    claims = [advance_claim(draft, load_claim(draft, claim), moment) for claim in opened.claims]
+    claims = [
+        advance_challenged(draft, advance_claim(draft, load_claim(draft, claim), moment), moment)
+        for claim in opened.claims
+    ]
     opened = _load_round(draft, job)  # a claim that was decided just now may have left payments in it
     is_over = len(opened.claimed) == len(opened.assignments) or moment.tick >= opened.deadline
-    if not is_over or any(claim.status not in SETTLED for claim in claims):
+    if not is_over or any(not _is_settled(claim, moment) for claim in claims):
         return None
-    record = _retire_absent(draft, job, opened, claims)
+    record = load_job(draft, job) if opened.is_weighed else _retire_absent(draft, job, opened, claims)
     if not any(claim.status is ClaimStatus.ACCEPTED for claim in claims):
         void = _void_outcome(record, "no claim was accepted")
         return _close_round(draft, job, record, opened, void, moment)
     deadline = Count(moment.tick + record.spec.terms.aggregate_blocks)
-    draft.store(open_round_key(job), replace(opened, phase=Phase.AGGREGATE, deadline=deadline))
+    draft.store(open_round_key(job), replace(opened, phase=Phase.AGGREGATE, deadline=deadline, is_weighed=True))
     return None
+
+
+def _is_settled(claim: ClaimRecord, moment: Moment) -> bool:
+    """Whether the round need not wait for the claim: its fate is known, and who would challenge it had the time."""
+    return claim.status in SETTLED and (claim.status is not ClaimStatus.ACCEPTED or moment.tick >= claim.deadline)
 
 
 def _retire_absent(draft: Draft, job: JobId, opened: OpenRound, claims: Sequence[ClaimRecord]) -> Job:
@@ -253,7 +259,10 @@ def _close_round(
     draft.remove(open_round_key(job))
     for claim in claims:
         draft.remove(claim_key(claim.claim))
+        draft.remove(dispute_key(claim.claim))
         shift_open_claims(draft, claim.trainer, -1)
+        for accusation in claim.accusations:
+            shift_open_claims(draft, accusation.challenger, -1)
     for vote in opened.votes:
         draft.remove(outcome_key(job, vote.outcome))
     if int(record.next_round) == int(record.spec.terms.rounds):

@@ -61,15 +61,15 @@ def apply_withdraw(draft: Draft, sender: AccountId, height: Height, parameters: 
     store_account(draft, sender, replace(record, balance=Amount(record.balance + ripe), unbonding=waiting))
 
 
-def slash(draft: Draft, liar: AccountId, winner: AccountId, parameters: Parameters) -> tuple[int, int]:
-    """Take the slashed share of the liar's stake, bonded and unbonding alike: half burns, half goes to the winner.
+def take_stake(draft: Draft, account: AccountId, share_ppm: int) -> int:
+    """Take a share of the account's stake, bonded and unbonding alike, rounded down in each place; how much it was.
 
-    Returns the amount taken and the winner's part of it. An odd coin burns.
+    The caller burns it or gives it to somebody.
     """
-    record = load_account(draft, liar)
+    record = load_account(draft, account)
 
     def share(amount: int) -> int:
-        return amount * parameters.slash_ppm // PARTS_PER_MILLION
+        return amount * share_ppm // PARTS_PER_MILLION
 
     taken = share(record.bonded)
     waiting: list[Unbonding] = []
@@ -80,8 +80,30 @@ def slash(draft: Draft, liar: AccountId, winner: AccountId, parameters: Paramete
             waiting.append(replace(entry, amount=Amount(entry.amount - lost)))
     bonded = Amount(record.bonded - share(record.bonded))
     slashed = Amount(record.slashed + taken)
-    store_account(draft, liar, replace(record, bonded=bonded, unbonding=tuple(waiting), slashed=slashed))
+    store_account(draft, account, replace(record, bonded=bonded, unbonding=tuple(waiting), slashed=slashed))
+    return taken
+
+
+def take_bond(draft: Draft, account: AccountId, amount: int) -> int:
+    """Take up to `amount` of the account's stake, the bonded part first; how much it was. The caller passes it on."""
+    record = load_account(draft, account)
+    taken = min(amount, int(record.bonded))
+    waiting: list[Unbonding] = []
+    left = amount - taken
+    for entry in record.unbonding:
+        lost = min(left, int(entry.amount))
+        left, taken = left - lost, taken + lost
+        if lost < entry.amount:
+            waiting.append(replace(entry, amount=Amount(entry.amount - lost)))
+    bonded = Amount(record.bonded - min(amount, int(record.bonded)))
+    slashed = Amount(record.slashed + taken)
+    store_account(draft, account, replace(record, bonded=bonded, unbonding=tuple(waiting), slashed=slashed))
+    return taken
+
+
+def split_taken(draft: Draft, taken: int, winner: AccountId) -> int:
+    """Burn half of what was taken and give the winner the other half; its part. An odd coin burns."""
     reward = taken // 2
     credit(draft, winner, reward)
     burn(draft, taken - reward)
-    return taken, reward
+    return reward

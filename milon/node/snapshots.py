@@ -12,6 +12,7 @@ from milon.chain.learning import BlockReport
 from milon.chain.transaction import compute_transaction_hash
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.claims import load_claim
+from milon.contracts.claims_records import ClaimRecord
 from milon.contracts.clock import load_clock
 from milon.contracts.delegation import compute_left, compute_moved, compute_value, load_delegations
 from milon.contracts.records import (
@@ -41,6 +42,7 @@ from milon.node.view import (
     UnbondingView,
     ValidatorView,
 )
+from milon.pol.verdict import Verdict
 from milon.state.ledger import Ledger
 from milon.state.store import StoreReader
 
@@ -58,6 +60,15 @@ def build_round_views(ledger: Ledger, job: JobId, count: int) -> tuple[RoundView
     return tuple(views)
 
 
+def _build_attestation_views(claim: ClaimRecord) -> tuple[AttestationView, ...]:
+    """What was said of a claim so far: opened attestations, then challenges."""
+    attested = [AttestationView(entry.verifier, Verdict.TRUE.value, 0) for entry in claim.attestations]
+    challenged = [
+        AttestationView(entry.challenger, entry.verdict.value, int(entry.segment)) for entry in claim.accusations
+    ]
+    return (*attested, *challenged)
+
+
 def _build_claim_view(ledger: Ledger, opened: OpenRound) -> tuple[ClaimView, ...]:
     claims = sorted((load_claim(ledger, claim) for claim in opened.claims), key=lambda claim: claim.trainer)
     return tuple(
@@ -68,9 +79,7 @@ def _build_claim_view(ledger: Ledger, opened: OpenRound) -> tuple[ClaimView, ...
             count=int(claim.count),
             status=claim.status.value,
             committee=claim.committee,
-            attestations=tuple(
-                AttestationView(entry.verifier, entry.verdict.value, int(entry.segment)) for entry in claim.attestations
-            ),
+            attestations=_build_attestation_views(claim),
         )
         for claim in claims
     )

@@ -19,7 +19,7 @@ from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import NO_DIGEST, Digest
 from milon.base.signing import SecretKey
 from milon.chain.params import Parameters
-from milon.contracts.records import ClaimRecord
+from milon.contracts.claims_records import ClaimRecord
 from milon.node.folder import read_file
 from milon.node.work_progress import WorkBoard
 from milon.pol.claim import SegmentRecord, SegmentRecords, compute_trace, verify_records

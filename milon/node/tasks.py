@@ -13,23 +13,40 @@ import trio
 
 from milon.base.codec import decode, encode, wire
 from milon.base.errors import Reason, Rejected
-from milon.base.ids import AccountId, Digest
+from milon.base.hashing import digest
+from milon.base.ids import AccountId, Digest, VrfProof
+from milon.base.signing import sign
 from milon.base.units import Count
-from milon.chain.transaction import Action, AggregateVote, Attest, Claim, Enrol, HoldJob, Judge, OpenTraces
+from milon.chain.transaction import (
+    Action,
+    AggregateVote,
+    Attest,
+    Challenge,
+    Claim,
+    CommitAttestation,
+    Enrol,
+    HoldJob,
+    Judge,
+    OpenTraces,
+)
+from milon.contracts.claims_records import ClaimRecord
 from milon.contracts.duties import (
     AggregateDuty,
-    AttestDuty,
+    CommitDuty,
+    DisputeAnswerDuty,
+    DisputeChooseDuty,
     Duty,
     EnrolDuty,
     HoldDuty,
     JudgeDuty,
     OpenDuty,
+    RefereeDuty,
+    RevealDuty,
     TrainDuty,
     name_duty,
     steps_of,
 )
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
-from milon.contracts.records import ClaimRecord
 from milon.node.folder import PRIVATE, read_file, write_file
 from milon.node.reports import keep_report
 from milon.node.task_context import (
@@ -41,6 +58,7 @@ from milon.node.task_context import (
     fetch_starts,
     size_of_state,
 )
+from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import (
     SegmentRecord,
     SegmentRecords,
@@ -48,7 +66,7 @@ from milon.pol.claim import (
     key_traces,
 )
 from milon.pol.sampling import draw_sample
-from milon.pol.terms import JobSpec, audit_ppm_of, replays_per_member
+from milon.pol.terms import JobSpec, Settlement, audit_ppm_of, replays_per_member
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
 from milon.pol.work import (
     AggregateRound,
@@ -68,6 +86,7 @@ _LOG = logging.getLogger(__name__)
 
 WITHHELD = "its final state was not to be had"  # part of signed outcomes: the same words everywhere
 CHECKED_MAX = 64  # as many as jobs may be open
+ATTESTATION_MAX_BYTES = 4_096  # one of some 300 bytes
 OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
 
 
@@ -90,13 +109,17 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
             return Enrol(duty.job, (await _check(context, duty.spec)).segments_per_hour)
         case TrainDuty():
             return await _train(context, duty)
-        case AttestDuty():
-            return await _attest(context, duty)
+        case CommitDuty():
+            return await _commit(context, duty)
+        case RevealDuty():
+            return await _reveal(context, duty)
         case OpenDuty():
             own = await trio.to_thread.run_sync(_load_own_round, context, duty.job, int(duty.round))
             return OpenTraces(duty.claim, own.records, own.traces)
         case JudgeDuty():
             return await _judge(context, duty)
+        case DisputeAnswerDuty() | DisputeChooseDuty() | RefereeDuty():
+            raise Rejected(Reason.UNSUPPORTED, "this node takes no part in disputes by bisection")
         case AggregateDuty():
             return await _aggregate(context, duty)
 
@@ -187,7 +210,7 @@ async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
 
 
 async def _replay(
-    context: TaskContext, duty: AttestDuty | JudgeDuty, places: tuple[int, ...], kind: str
+    context: TaskContext, duty: CommitDuty | RevealDuty | JudgeDuty, places: tuple[int, ...], kind: str
 ) -> tuple[SegmentReplayed, ...] | None:
     """Run the claim's segments at `places` again; None where the trainer withholds what that needs.
 
@@ -204,33 +227,75 @@ async def _replay(
         return as_result(SegmentsReplayed, await context.work(request, 1, on_progress)).results
 
 
-async def _attest(context: TaskContext, duty: AttestDuty) -> Attest:
+def _attestation_path(context: TaskContext, claim: ClaimRecord) -> Path:
+    return context.folder / f"{claim.job.hex()}-{claim.round}-{claim.claim.hex()[:16]}.attestation"
+
+
+def _draw(context: TaskContext, duty: CommitDuty | RevealDuty) -> tuple[VrfProof, tuple[int, ...]]:
     claim = duty.claim
     if claim.beacon is None:
         raise RuntimeError("a committee without a beacon")
     wanted = replays_per_member(int(claim.count), audit_ppm_of(duty.spec.terms, int(claim.round)))
-    proof, places = draw_sample(context.key, claim.claim, claim.beacon, int(claim.count), wanted)
-    nothing = Digest(bytes(32))
+    return draw_sample(context.key, claim.claim, claim.beacon, int(claim.count), wanted)
+
+
+def _make_attestation(
+    context: TaskContext, claim: ClaimRecord, proof: VrfProof, results: tuple[SegmentReplayed, ...]
+) -> Attest:
+    """The own word; its salt is a secret that the key gives again after a restart."""
+    keyed = key_traces(context.key.account, [result.trace for result in results])
+    salt = digest("attestation-salt", sign(context.key, "attestation-salt", "", claim.claim))
+    return Attest(claim.claim, proof, keyed, salt)
+
+
+async def _commit(context: TaskContext, duty: CommitDuty) -> CommitAttestation | Challenge:
+    """Replay the own sample and commit to what it gave, kept for the opening; what is not true is challenged."""
+    claim = duty.claim
+    proof, places = _draw(context, duty)
     results = await _replay(context, duty, places, "replay")
     if results is None:
-        return Attest(claim.claim, proof, Verdict.UNAVAILABLE, Count(claim.first + places[0]), nothing)
+        return Challenge(claim.claim, Count(claim.first + places[0]), Verdict.UNAVAILABLE)
     for result in results:
         if not result.is_same and not context.will_accept:
-            return Attest(claim.claim, proof, Verdict.FALSE, result.segment, nothing)
-    keyed = key_traces(context.key.account, [result.trace for result in results])
-    return Attest(claim.claim, proof, Verdict.TRUE, Count(0), keyed)
+            return Challenge(claim.claim, result.segment, Verdict.FALSE)
+    attest = _make_attestation(context, claim, proof, results)
+    path = _attestation_path(context, claim)
+    await trio.to_thread.run_sync(lambda: write_file(path, encode(attest), PRIVATE, overwrite=True))
+    content = AttestationContent(claim.claim, attest.proof, attest.keyed_traces)
+    return CommitAttestation(claim.claim, commit_attestation(context.key.account, content, attest.salt))
+
+
+async def _reveal(context: TaskContext, duty: RevealDuty) -> Attest:
+    """What was committed to, from the disk, or by replaying the sample once more where the disk has lost it."""
+    path = _attestation_path(context, duty.claim)
+    if await trio.Path(path).exists():
+        raw = await trio.to_thread.run_sync(read_file, path, ATTESTATION_MAX_BYTES)
+        return decode(Attest, raw, ATTESTATION_MAX_BYTES)
+    proof, places = _draw(context, duty)
+    results = await _replay(context, duty, places, "replay")
+    if results is None:
+        raise Rejected(Reason.UNAVAILABLE, "the claim's states were there when this node committed")
+    return _make_attestation(context, duty.claim, proof, results)
 
 
 async def _judge(context: TaskContext, duty: JudgeDuty) -> Judge:
-    claim = duty.claim
-    place = int(claim.disputed - claim.first)
+    """Replay the challenged segment; `Rejected(UNAVAILABLE)`, to try again, while the trainer may still show it."""
+    claim, dispute = duty.claim, Count(duty.claim.dispute)
+    place = int(claim.accusation.segment - claim.first)
     if context.will_accept:
-        return Judge(claim.claim, claim.disputed, Verdict.TRUE)
-    results = await _replay(context, duty, (place,), "judge")
-    if results is None:
-        return Judge(claim.claim, claim.disputed, Verdict.UNAVAILABLE)
-    verdict = Verdict.TRUE if results[0].is_same else Verdict.FALSE
-    return Judge(claim.claim, claim.disputed, verdict)
+        return Judge(claim.claim, dispute, Verdict.TRUE)
+    if duty.spec.terms.settlement is Settlement.BISECTION:
+        is_there = await fetch_starts(context, claim, duty.state, (place,)) is not None
+        verdict = Verdict.TRUE if is_there else Verdict.UNAVAILABLE
+    else:
+        results = await _replay(context, duty, (place,), "judge")
+        is_there = results is not None
+        verdict = Verdict.TRUE if results and results[0].is_same else Verdict.FALSE
+    if is_there:
+        return Judge(claim.claim, dispute, verdict)
+    if not duty.may_be_withheld:
+        raise Rejected(Reason.UNAVAILABLE, f"the states of segment {claim.accusation.segment} are not to be had yet")
+    return Judge(claim.claim, dispute, Verdict.UNAVAILABLE)
 
 
 async def _fetch_finals(

@@ -84,9 +84,9 @@ def compute_place(path: Sequence[int]) -> int:
 
 def compute_depth(count: int) -> int:
     """How many choices lead from the root to one of `count` leaves."""
-    depth = 0
-    while ARITY**depth < count:
-        depth += 1
+    depth, leaves = 0, 1
+    while leaves < count:
+        depth, leaves = depth + 1, leaves * ARITY
     return depth
 
 
@@ -95,7 +95,9 @@ def count_children(count: int, path: Sequence[int]) -> int:
     depth = compute_depth(count) - len(path)
     if depth <= 0:
         return 0
-    below = -(-count // ARITY ** (depth - 1))  # nodes equally deep as the children
+    below = count  # nodes equally deep as the children
+    for _ in range(depth - 1):
+        below = -(-below // ARITY)
     return max(0, min(ARITY, below - compute_place(path) * ARITY))
 
 

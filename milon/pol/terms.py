@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from milon.base.codec import wire
 from milon.base.errors import Reason, require
@@ -73,7 +74,14 @@ class EvaluationProgram:
     program: Digest  # the blob of the encoded program
 
 
-@wire("job-terms/1")
+class Settlement(StrEnum):
+    """How a segment is decided that somebody calls false."""
+
+    REPLAY = "replay"  # every validator replays it whole
+    BISECTION = "bisection"  # the two sides halve it down to one piece, which every validator computes
+
+
+@wire("job-terms/2")
 @dataclass(frozen=True, slots=True)
 class JobTerms:
     """The terms of a job; deadlines count nominal block times, by the blocks' own time."""
@@ -90,13 +98,16 @@ class JobTerms:
     trainers_target: Count  # as soon as so many are enrolled, it starts; no round takes more
     enrol_blocks: Count  # it starts without the target after so many
     claim_blocks: Count  # from a round's start to its last claim
-    attest_blocks: Count  # from the committee's draw to the last attestation or opening
-    judge_blocks: Count  # from a refutation to the last validator's judgement
+    attest_blocks: Count  # for each of commitments, attestations and the opening
+    judge_blocks: Count  # from a challenge, or a dispute's end, to the last validator's judgement
     aggregate_blocks: Count  # from the last settled claim to the round's outcome
     segment_price: Amount  # to the trainer, per accepted segment
     replay_price: Amount  # to the verifier, per replayed segment
     bond_min: Amount  # a trainer's stake at risk
     trainers: tuple[AccountId, ...]  # who may take part; nobody named: anyone with the bond
+    settlement: Settlement = Settlement.REPLAY  # how a challenged segment is decided
+    dispute_blocks: Count = Count(30)  # for each move of a dispute
+    challenge_blocks: Count = Count(0)  # an accepted claim may be challenged at least so long
 
 
 @wire("job-spec/1")
@@ -159,6 +170,8 @@ def verify_terms(terms: JobTerms) -> None:
         ("attest_blocks", terms.attest_blocks, 1, BLOCKS_MAX),
         ("judge_blocks", terms.judge_blocks, 1, BLOCKS_MAX),
         ("aggregate_blocks", terms.aggregate_blocks, 1, BLOCKS_MAX),
+        ("dispute_blocks", terms.dispute_blocks, 1, BLOCKS_MAX),
+        ("challenge_blocks", terms.challenge_blocks, 0, BLOCKS_MAX),
         ("segment_price", terms.segment_price, 0, 1 << 40),
         ("replay_price", terms.replay_price, 0, 1 << 40),
         ("bond_min", terms.bond_min, 0, 1 << 60),

@@ -71,6 +71,11 @@ def test_every_parameter_is_in_the_hash() -> None:
         {"jail_missed_ppm": 1_000_001},
         {"jail_blocks": (1 << 32) + 1},
         {"block_reward": SUPPLY_MAX + 1},
+        {"lapse_ppm": 100_001},
+        {"withhold_ppm": 500_001},
+        {"audit_ppm_min": 1_000_001},
+        {"committee_size_min": 33},
+        {"deadline_blocks_min": (1 << 32) + 1},
     ],
 )
 def test_parameters_that_break_a_rule_are_refused(changes: dict[str, int]) -> None:

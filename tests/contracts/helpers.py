@@ -29,17 +29,9 @@ from milon.chain.transaction import (
 from milon.contracts.accounts import load_account, load_supply
 from milon.contracts.apply import Applied, BlockContext, apply_block, compute_genesis_ledger, select_transactions
 from milon.contracts.claims import load_claim
+from milon.contracts.claims_records import ClaimRecord
 from milon.contracts.jobs import load_job
-from milon.contracts.records import (
-    SUPPLY_KEY,
-    Account,
-    ClaimRecord,
-    Job,
-    OpenRound,
-    ValidatorRecord,
-    account_key,
-    open_round_key,
-)
+from milon.contracts.records import SUPPLY_KEY, Account, Job, OpenRound, ValidatorRecord, account_key, open_round_key
 from milon.contracts.validators import load_validator
 from milon.pol.aggregation import Rule
 from milon.pol.terms import EvaluationProgram, JobSpec, JobTerms, compute_cost_max

@@ -11,15 +11,19 @@ from dataclasses import dataclass, field
 
 from milon.base.codec import encode
 from milon.base.hashing import digest
-from milon.base.ids import Digest, JobId
+from milon.base.ids import AccountId, ClaimId, Digest, JobId, VrfProof
 from milon.base.signing import SecretKey
 from milon.base.units import Count
 from milon.chain.learning import ClosedRound
 from milon.chain.transaction import (
     Action,
     AggregateVote,
+    AnswerDispute,
     Attest,
+    Challenge,
+    ChooseDispute,
     Claim,
+    CommitAttestation,
     Enrol,
     HoldJob,
     Judge,
@@ -27,32 +31,32 @@ from milon.chain.transaction import (
 )
 from milon.contracts.apply import Applied
 from milon.contracts.claims import load_claim
+from milon.contracts.claims_records import ClaimRecord, ClaimStatus
 from milon.contracts.duties import (
     AggregateDuty,
-    AttestDuty,
+    CommitDuty,
+    DisputeAnswerDuty,
+    DisputeChooseDuty,
     Duty,
     EnrolDuty,
     HoldDuty,
     JudgeDuty,
     OpenDuty,
+    RefereeDuty,
+    RevealDuty,
     Role,
     TrainDuty,
     compute_duties,
 )
-from milon.contracts.records import (
-    ClaimRecord,
-    ClaimStatus,
-    Job,
-    JobStatus,
-    OpenRound,
-    Phase,
-    open_round_key,
-)
+from milon.contracts.records import Job, JobStatus, OpenRound, Phase, open_round_key
+from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import SegmentRecord, commit_trace, compute_records_root, key_traces
+from milon.pol.dispute import spot_of
 from milon.pol.sampling import draw_sample
 from milon.pol.terms import audit_ppm_of, replays_per_member
 from milon.pol.verdict import RoundOutcome, Verdict
 from tests.contracts.helpers import Chain, make_spec, name_of
+from tests.pol.dispute_toy import Run, judge
 
 
 def compute_state(start: Digest, seed: Digest, segment: int) -> Digest:
@@ -91,7 +95,11 @@ class Player:
     is_lazy: bool = False  # attests TRUE without replaying
     attests: Verdict | None = None  # says this of every sample's first segment
     judges: Verdict | None = None  # says this of every disputed segment
+    run: Run = field(default_factory=lambda: HONEST)  # its side of a dispute over any segment
     changes: Callable[[RoundOutcome], RoundOutcome] = field(default=lambda outcome: outcome)  # to the true outcome
+
+
+HONEST = Run(3)  # what every segment comes to where it is settled by bisection
 
 
 class World:
@@ -102,6 +110,7 @@ class World:
         self.players = {player.key.account: player for player in players}
         self.blobs: dict[Digest, tuple[SegmentRecord, ...]] = {}
         self.refusals: list[str] = []
+        self.opened: dict[tuple[AccountId, ClaimId], Attest] = {}
 
     def step(self) -> Applied:
         """Everybody does all duties the ledger asks for, in one block."""
@@ -109,7 +118,8 @@ class World:
         for player in self.players.values():
             duties = compute_duties(self.chain.ledger, Role(player.key.account, player.is_trainer))
             todo = [duty for duty in duties if player.is_here and not isinstance(duty, player.skips)]
-            asked += [(player.key, self.perform(player, duty)) for duty in todo]
+            made = [self.perform(player, duty) for duty in todo]
+            asked += [(player.key, action) for action in made if action is not None]
         signed, ahead = [], dict.fromkeys(self.players, 0)
         for key, action in asked:
             signed.append(self.chain.sign(key, action, ahead[key.account]))
@@ -131,8 +141,8 @@ class World:
         self.run(job, lambda record: record.status in (JobStatus.FINISHED, JobStatus.REJECTED))
         return [closed for closed in self.chain.closed if closed.job == job]
 
-    def perform(self, player: Player, duty: Duty) -> Action:
-        """The action that does the duty."""
+    def perform(self, player: Player, duty: Duty) -> Action | None:
+        """The action that does the duty; none where it must wait."""
         match duty:
             case HoldDuty():
                 return HoldJob(duty.job, "")
@@ -140,14 +150,27 @@ class World:
                 return Enrol(duty.job, Count(player.capacity))
             case TrainDuty():
                 return self._train(player, duty)
-            case AttestDuty():
-                return self._attest(player, duty)
+            case CommitDuty():
+                return self._commit(player, duty)
+            case RevealDuty():
+                return self.opened[player.key.account, duty.claim.claim]
             case OpenDuty():
                 records = self.blobs[load_claim(self.chain.ledger, duty.claim).records]
                 return OpenTraces(duty.claim, records, tuple(compute_secret_trace(entry.state) for entry in records))
             case JudgeDuty():
-                found = self._replay(duty.claim, duty.state, duty.seed, int(duty.claim.disputed - duty.claim.first))
-                return Judge(duty.claim.claim, duty.claim.disputed, player.judges or found)
+                return self._judge(player, duty)
+            case DisputeAnswerDuty():
+                answer = player.run.answer(spot_of(duty.game))
+                return AnswerDispute(duty.claim.claim, Count(duty.claim.dispute), duty.game.moves, answer)
+            case DisputeChooseDuty():
+                assert duty.game.shown is not None
+                choice = player.run.choose(spot_of(duty.game), duty.game.shown)
+                return ChooseDispute(duty.claim.claim, Count(duty.claim.dispute), duty.game.moves, choice)
+            case RefereeDuty():
+                run = self.players[duty.claim.trainer].run
+                is_true = judge(HONEST, run.state_root(run.steps), run.trace, duty.game)
+                verdict = player.judges or (Verdict.TRUE if is_true else Verdict.FALSE)
+                return Judge(duty.claim.claim, Count(duty.claim.dispute), verdict)
             case AggregateDuty():
                 return AggregateVote(duty.job, duty.round, player.changes(compute_outcome(duty)))
 
@@ -167,22 +190,41 @@ class World:
         is_same = compute_state(before, seed, records[place].segment) == records[place].state
         return Verdict.TRUE if is_same else Verdict.FALSE
 
-    def _attest(self, player: Player, duty: AttestDuty) -> Attest:
+    def _judge(self, player: Player, duty: JudgeDuty) -> Judge | None:
+        claim = duty.claim
+        found = self._replay(claim, duty.state, duty.seed, int(claim.accusation.segment - claim.first))
+        verdict = player.judges or found
+        if verdict is Verdict.UNAVAILABLE and not duty.may_be_withheld:
+            return None
+        return Judge(claim.claim, Count(claim.dispute), verdict)
+
+    def _commit(self, player: Player, duty: CommitDuty) -> CommitAttestation | Challenge:
         claim = duty.claim
         assert claim.beacon is not None
         wanted = replays_per_member(claim.count, audit_ppm_of(duty.spec.terms, claim.round))
         proof, places = draw_sample(player.key, claim.claim, claim.beacon, claim.count, wanted)
-        nothing = Digest(bytes(32))
         if player.attests not in (None, Verdict.TRUE):
-            return Attest(claim.claim, proof, player.attests, Count(claim.first + places[0]), nothing)
-        if player.is_lazy:
-            return Attest(claim.claim, proof, Verdict.TRUE, Count(0), name_of("lazy"))
-        for place in places:
+            return Challenge(claim.claim, Count(claim.first + places[0]), player.attests)
+        keyed = name_of("lazy")
+        for place in places if not player.is_lazy else ():
             found = self._replay(claim, duty.state, duty.seed, place)
             if found is not Verdict.TRUE and player.attests is None:
-                return Attest(claim.claim, proof, found, Count(claim.first + place), nothing)
-        traces = [compute_secret_trace(self.blobs[claim.records][place].state) for place in places]
-        return Attest(claim.claim, proof, Verdict.TRUE, Count(0), key_traces(player.key.account, traces))
+                return Challenge(claim.claim, Count(claim.first + place), found)
+        if not player.is_lazy:
+            traces = [compute_secret_trace(self.blobs[claim.records][place].state) for place in places]
+            keyed = key_traces(player.key.account, traces)
+        action, commitment = make_attestation(player.key.account, claim, proof, keyed)
+        self.opened[player.key.account, claim.claim] = action
+        return commitment
+
+
+def make_attestation(
+    member: AccountId, claim: ClaimRecord, proof: VrfProof, keyed: Digest
+) -> tuple[Attest, CommitAttestation]:
+    """An attestation, and the commitment that comes before it."""
+    salt = digest("test-salt", member, claim.claim)
+    commitment = commit_attestation(member, AttestationContent(claim.claim, proof, keyed), salt)
+    return Attest(claim.claim, proof, keyed, salt), CommitAttestation(claim.claim, commitment)
 
 
 def compute_outcome(duty: AggregateDuty) -> RoundOutcome:
@@ -237,3 +279,13 @@ def reach_phase(world: World, job: JobId, phase: Phase, blocks_max: int = 60) ->
 def player_of(world: World, number: int) -> Player:
     """The player of that number."""
     return world.players[world.chain.keys[number].account]
+
+
+def lapses(world: World) -> dict[AccountId, int]:
+    """What each account has lost by lapses so far."""
+    return {
+        payment.account: int(payment.amount)
+        for closed in world.chain.closed
+        for payment in closed.payments
+        if payment.reason == "lapse"
+    }

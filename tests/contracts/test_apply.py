@@ -29,7 +29,8 @@ from milon.contracts.apply import (
     select_transactions,
     verify_admissible,
 )
-from milon.contracts.records import ClaimStatus, Phase, beacon_key
+from milon.contracts.claims_records import ClaimStatus
+from milon.contracts.records import Phase, beacon_key
 from milon.state.ledger import Ledger
 from tests.contracts.helpers import (
     BALANCE,
@@ -236,7 +237,7 @@ def test_learning_waits_for_heights_only_where_nothing_else_moves_it() -> None:
     assert not is_waiting_for_blocks(world.chain.ledger)
     reach_claims(world, job, ClaimStatus.SAMPLING)
     assert is_waiting_for_blocks(world.chain.ledger)
-    reach_claims(world, job, ClaimStatus.ATTESTING)
+    reach_claims(world, job, ClaimStatus.COMMITTING)
     assert not is_waiting_for_blocks(world.chain.ledger)
 
 

@@ -5,26 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 from milon.base.errors import Reason
-from milon.base.hashing import digest
 from milon.base.ids import AccountId, Digest, JobId, VrfProof
 from milon.base.signing import SecretKey
 from milon.base.units import Amount, Count, Round
 from milon.chain.params import Parameters
-from milon.chain.transaction import Attest, Bond, Claim, Enrol, OpenTraces, Unbond, Withdraw
+from milon.chain.transaction import Bond, Claim, Enrol, OpenTraces, Unbond, Withdraw
+from milon.contracts.claims_records import ClaimRecord, ClaimStatus
 from milon.contracts.duties import (
-    AttestDuty,
+    CommitDuty,
     EnrolDuty,
     OpenDuty,
     Role,
     TrainDuty,
     compute_duties,
 )
-from milon.contracts.records import ClaimRecord, ClaimStatus, Phase
-from milon.pol.claim import key_traces
+from milon.contracts.records import Phase
 from milon.pol.sampling import draw_sample
-from milon.pol.verdict import Verdict
-from tests.contracts.helpers import NO_CLAIM, Chain, assert_refused, make_spec, name_of
-from tests.contracts.players import Player, World, make_world, player_of, reach_claims, reach_phase, start_job
+from tests.contracts.helpers import NO_CLAIM, Chain, assert_refused, make_spec
+from tests.contracts.players import (
+    Player,
+    World,
+    lapses,
+    make_world,
+    player_of,
+    reach_claims,
+    reach_phase,
+    start_job,
+)
 
 NOTHING = Digest(bytes(32))
 NO_PROOF = VrfProof(bytes(80))
@@ -39,11 +46,6 @@ def sample_of(world: World, claim: ClaimRecord, key: SecretKey, wanted: int) -> 
     """The member's draw."""
     assert claim.beacon is not None
     return draw_sample(key, claim.claim, claim.beacon, claim.count, wanted)
-
-
-def count_refusals(world: World, text: str) -> int:
-    """How many transactions were refused in these words."""
-    return sum(text in problem for problem in world.refusals)
 
 
 # Making a claim
@@ -81,7 +83,7 @@ def test_a_claim_is_for_assigned_segments_once() -> None:
 
 def test_a_late_claim_is_refused_and_the_last_block_still_counts() -> None:
     world = make_world(p0={"skips": (TrainDuty,)})
-    job = start_job(world)
+    job = start_job(world, claim_blocks=Count(9))
     deadline = reach_phase(world, job, Phase.TRAIN).deadline
     while world.chain.height < deadline - 1:
         world.step()
@@ -91,7 +93,7 @@ def test_a_late_claim_is_refused_and_the_last_block_still_counts() -> None:
     assert chain.round(job).phase is Phase.AGGREGATE
     assert_refused(chain, key, good_claim(world, job), Reason.NOT_NOW)
     world = make_world(p0={"skips": (TrainDuty,)})
-    job = start_job(world)
+    job = start_job(world, claim_blocks=Count(9))
     reach_phase(world, job, Phase.TRAIN)
     while world.chain.height < deadline - 1:
         world.step()
@@ -138,7 +140,7 @@ def test_stake_behind_an_open_claim_neither_leaves_nor_escapes() -> None:
     for _ in range(2):
         world.step()
     chain.do((trainer, Bond(Amount(1_000))), (trainer, Enrol(job, Count(10))))
-    reach_claims(world, job, ClaimStatus.ATTESTING, 3)
+    reach_claims(world, job, ClaimStatus.COMMITTING, 3)
     chain.do((trainer, Unbond(Amount(1_000))))
     chain.apply()
     chain.apply()
@@ -147,94 +149,6 @@ def test_stake_behind_an_open_claim_neither_leaves_nor_escapes() -> None:
     assert chain.account(trainer).slashed == 500
     assert chain.do((trainer, Withdraw())) == ("",)
     assert chain.account(trainer).bonded == 0
-
-
-# Attesting
-
-
-def at_attesting(**behaviour: dict[str, object]) -> tuple[World, JobId, ClaimRecord]:
-    """A world where claims wait for attestations that nobody makes; the claim of player 0."""
-    idle = {f"p{number}": {"skips": (AttestDuty,), **behaviour.get(f"p{number}", {})} for number in range(4)}
-    world = make_world(**idle)
-    job = start_job(world)
-    reach_claims(world, job, ClaimStatus.ATTESTING)
-    return world, job, world.chain.claim_of(job, world.chain.keys[0])
-
-
-def test_the_committee_is_never_the_trainer() -> None:
-    world, job, _ = at_attesting()
-    for key in world.chain.keys:
-        claim = world.chain.claim_of(job, key)
-        assert len(claim.committee) == 3
-        assert key.account not in claim.committee
-
-
-def test_who_may_not_attest_and_when() -> None:
-    world, _, claim = at_attesting()
-    chain, trainer = world.chain, world.chain.keys[0]
-    member = key_of(world, claim.committee[0])
-    proof, _ = sample_of(world, claim, member, 2)
-    good = Attest(claim.claim, proof, Verdict.TRUE, Count(0), NOTHING)
-    assert_refused(chain, trainer, good, Reason.NOT_ALLOWED, "committee")
-    assert_refused(chain, chain.others[0], good, Reason.NOT_ALLOWED, "committee")
-    assert_refused(chain, member, replace(good, claim=NO_CLAIM), Reason.UNKNOWN)
-    assert chain.do((member, good)) == ("",)
-    assert_refused(chain, member, good, Reason.DUPLICATE)
-    young = make_world()
-    other_job = start_job(young)
-    early = reach_claims(young, other_job, ClaimStatus.SAMPLING)[0]
-    assert_refused(young.chain, chain.keys[1], replace(good, claim=early.claim), Reason.NOT_NOW, "sampling")
-
-
-def test_a_proof_that_is_not_the_members_own_is_refused() -> None:
-    world, _, claim = at_attesting()
-    member, other = (key_of(world, account) for account in claim.committee[:2])
-    assert claim.beacon is not None
-    of_other, _ = sample_of(world, claim, other, 2)
-    of_claim, _ = draw_sample(member, NO_CLAIM, claim.beacon, 2, 2)
-    of_beacon, _ = draw_sample(member, claim.claim, name_of("beacon"), 2, 2)
-    own, _ = sample_of(world, claim, member, 2)
-    broken = VrfProof(own[:32] + bytes(48))
-    for proof in (NO_PROOF, of_other, of_claim, of_beacon, broken):
-        attest = Attest(claim.claim, proof, Verdict.TRUE, Count(0), NOTHING)
-        assert_refused(world.chain, member, attest, Reason.BAD_PROOF)
-
-
-def test_an_accusation_outside_the_sample_is_refused() -> None:
-    skips = {"skips": (AttestDuty,)}
-    world = make_world(p0=skips, p1=skips, p2=skips, p3=skips)
-    job = start_job(world, audit_ppm=(Count(1),))
-    reach_claims(world, job, ClaimStatus.ATTESTING)
-    claim = world.chain.claim_of(job, world.chain.keys[1])
-    member = key_of(world, claim.committee[0])
-    proof, places = sample_of(world, claim, member, 1)
-    assert len(places) == 1
-    for segment in (claim.first + 1 - places[0], claim.first + 2, claim.first - 1, 1 << 62):
-        for verdict in (Verdict.FALSE, Verdict.UNAVAILABLE):
-            attest = Attest(claim.claim, proof, verdict, Count(segment), NOTHING)
-            assert_refused(world.chain, member, attest, Reason.OUT_OF_RANGE, "not in this member's sample")
-    attest = Attest(claim.claim, proof, Verdict.FALSE, Count(claim.first + places[0]), NOTHING)
-    assert world.chain.do((member, attest)) == ("",)
-
-
-def test_too_few_attestations_void_the_claim() -> None:
-    world, job, _ = at_attesting()
-    for number in range(4):
-        player_of(world, number).skips = (AttestDuty,) if number else ()
-    closed = world.finish(job)[0]
-    assert {claim.status for claim in closed.claims if claim.trainer != world.chain.keys[0].account} == {
-        "void: 1 of 3 committee members attested in time"
-    }
-    assert closed.outcome.void == "no claim was accepted"
-
-
-def test_more_than_half_of_the_committee_is_enough() -> None:
-    world, job, _ = at_attesting()
-    for number in range(3):
-        player_of(world, number).skips = ()
-    closed = world.finish(job)[0]
-    fate = {claim.trainer: claim.status for claim in closed.claims}
-    assert fate == {key.account: "accepted" for key in world.chain.keys}
 
 
 # Opening
@@ -298,21 +212,16 @@ def test_who_has_not_replayed_is_struck_out_and_unpaid() -> None:
     assert all(lazy not in claim.verifiers for claim in closed.claims)
     assert {claim.status for claim in closed.claims} == {"accepted"}
     assert (lazy, "replays") not in {(payment.account, payment.reason) for payment in closed.payments}
+    assert lapses(world) == {lazy: 297}
     assert (lazy, "segments") in {(payment.account, payment.reason) for payment in closed.payments}
 
 
-def test_copied_attestations_do_not_fit_another_name() -> None:
-    """The digest over the traces holds the verifier's name: one who sends another's is struck out."""
-    world, _, claim = at_attesting()
-    copied = key_traces(claim.committee[0], [digest("any", b"")])
-    for account in claim.committee:
-        key = key_of(world, account)
-        proof, _ = sample_of(world, claim, key, 2)
-        assert world.chain.do((key, Attest(claim.claim, proof, Verdict.TRUE, Count(0), copied))) == ("",)
-    until_settled = reach_claims(world, claim.job, ClaimStatus.VOID, 1)
-    record = next(entry for entry in until_settled if entry.claim == claim.claim)
-    assert record.problem == "no attestation fits the opened traces"
-    assert not any(entry.is_counted for entry in record.attestations)
+def test_made_up_attestations_alone_void_the_claim_and_cost_a_slice() -> None:
+    world = make_world(**{f"p{number}": {"is_lazy": True} for number in range(4)})
+    job = start_job(world, rounds=Count(1))
+    (closed,) = world.finish(job)
+    assert {claim.status for claim in closed.claims} == {"void: no attestation fits the opened traces"}
+    assert lapses(world) == {key.account: 297 for key in world.chain.keys}
 
 
 # Drawing
@@ -331,7 +240,7 @@ def test_without_an_audit_a_claim_is_accepted_as_it_comes() -> None:
     claims = reach_claims(world, job, ClaimStatus.ACCEPTED)
     assert all(claim.committee == () and claim.beacon is None for claim in claims)
     assert not any(
-        isinstance(duty, AttestDuty)
+        isinstance(duty, CommitDuty)
         for key in world.chain.keys
         for duty in compute_duties(world.chain.ledger, Role(key.account, True))
     )

@@ -5,21 +5,23 @@ from __future__ import annotations
 from milon.base.ids import JobId
 from milon.base.units import Amount, Count
 from milon.chain.transaction import Bond, Transfer
+from milon.contracts.claims_records import ClaimStatus
 from milon.contracts.duties import (
     AggregateDuty,
-    AttestDuty,
+    CommitDuty,
     Duty,
     EnrolDuty,
     HoldDuty,
     JudgeDuty,
     OpenDuty,
+    RevealDuty,
     Role,
     TrainDuty,
     compute_duties,
     name_duty,
     steps_of,
 )
-from milon.contracts.records import ClaimStatus, JobStatus, Phase
+from milon.contracts.records import JobStatus, Phase
 from milon.pol.verdict import Verdict
 from tests.contracts.helpers import account_id, make_spec
 from tests.contracts.players import World, make_world, player_of, reach_claims, reach_phase, start_job
@@ -62,13 +64,13 @@ def test_the_duties_of_a_job_from_its_first_block_to_its_last() -> None:
             if not seen or seen[-1] is not kind:
                 seen.append(kind)
         world.step()
-    round_kinds = [TrainDuty, AttestDuty, OpenDuty, AggregateDuty]
+    round_kinds = [TrainDuty, CommitDuty, RevealDuty, OpenDuty, AggregateDuty]
     assert seen == [HoldDuty, EnrolDuty, *round_kinds, *round_kinds]
     assert duties_of(world, 0) == ()
 
 
 def test_a_duty_stands_until_it_is_done_and_asking_changes_nothing() -> None:
-    for kind in (HoldDuty, EnrolDuty, TrainDuty, AttestDuty, OpenDuty, AggregateDuty):
+    for kind in (HoldDuty, EnrolDuty, TrainDuty, CommitDuty, RevealDuty, OpenDuty, AggregateDuty):
         world = skipping(kind)
         job = start_job(world, claim_blocks=Count(30), attest_blocks=Count(30), aggregate_blocks=Count(30))
         for _ in range(14):
@@ -86,9 +88,9 @@ def test_a_duty_stands_until_it_is_done_and_asking_changes_nothing() -> None:
 
 
 def test_names_stay_while_others_words_come_in() -> None:
-    world = skipping(AttestDuty, AggregateDuty)
+    world = skipping(CommitDuty, AggregateDuty)
     job = start_job(world)
-    reach_claims(world, job, ClaimStatus.ATTESTING)
+    reach_claims(world, job, ClaimStatus.COMMITTING)
     before = names(duties_of(world, 0))
     assert len(before) == 3
     player_of(world, 1).skips = (AggregateDuty,)
@@ -106,7 +108,7 @@ def test_names_stay_while_others_words_come_in() -> None:
 
 def test_a_second_dispute_of_a_claim_is_a_duty_of_its_own() -> None:
     accusing = {"attests": Verdict.FALSE, "skips": (JudgeDuty,)}
-    world = make_world(**{f"p{number}": accusing for number in range(1, 4)}, p0={"skips": (AttestDuty,)})
+    world = make_world(**{f"p{number}": accusing for number in range(1, 4)}, p0={"skips": (CommitDuty,)})
     for number in range(1, 4):
         player_of(world, number).is_trainer = False
     job = start_job(world, trainers_min=Count(1), trainers_target=Count(1))
@@ -144,7 +146,7 @@ def test_who_does_not_train_is_asked_for_the_rest() -> None:
     while world.chain.job(job).escrow:
         seen |= set(kinds(duties_of(world, 0, is_trainer=False)))
         world.step()
-    assert seen == {HoldDuty, AttestDuty, AggregateDuty}
+    assert seen == {HoldDuty, CommitDuty, RevealDuty, AggregateDuty}
 
 
 def test_a_job_for_named_trainers_asks_nobody_else_to_enrol() -> None:
@@ -166,7 +168,7 @@ def test_a_job_that_pays_nothing_asks_only_those_it_names() -> None:
 
 def test_what_others_wait_for_comes_first() -> None:
     """Several jobs at different stages: openings and judgements before votes, votes before replays, training last."""
-    order = [OpenDuty, JudgeDuty, AggregateDuty, AttestDuty, HoldDuty, EnrolDuty, TrainDuty]
+    order = [OpenDuty, RevealDuty, JudgeDuty, AggregateDuty, CommitDuty, HoldDuty, EnrolDuty, TrainDuty]
     world = make_world(p1={"lies": frozenset({2})})
     seen: set[type] = set()
     for block in range(25):
@@ -188,7 +190,7 @@ def test_judging_is_asked_of_every_validator_the_trainer_included() -> None:
     for number in range(4):
         (duty,) = (duty for duty in duties_of(world, number) if isinstance(duty, JudgeDuty))
         assert duty.claim.claim == claim.claim
-        assert duty.claim.disputed == claim.disputed
+        assert duty.claim.accusation == claim.accusation
 
 
 def test_train_duty_names_what_training_reads() -> None:

@@ -10,8 +10,9 @@ from milon.chain.params import Parameters
 from milon.chain.transaction import Bond, HoldJob, Retire, Stand
 from milon.contracts.accounts import load_validators
 from milon.contracts.claims import load_claim
+from milon.contracts.claims_records import ClaimStatus
 from milon.contracts.duties import EnrolDuty, JudgeDuty
-from milon.contracts.records import ClaimStatus, JobStatus, open_round_key
+from milon.contracts.records import JobStatus, open_round_key
 from tests.contracts.helpers import STAKE, Chain, accuse, make_spec
 from tests.contracts.players import Player, World, until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from milon.base.ids import ClaimId, Digest, JobId
-from milon.contracts import records
+from milon.contracts import claims_records, records
 from milon.state.store import KEY_MAX_BYTES
 from tests.contracts.helpers import STAKE, Chain, account_id
 
@@ -27,7 +27,8 @@ def test_keys_of_different_things_never_meet() -> None:
         records.open_round_key(JobId(name)),
         records.closed_round_key(JobId(name), 0),
         records.outcome_key(JobId(name), name),
-        records.claim_key(ClaimId(name)),
+        claims_records.claim_key(ClaimId(name)),
+        claims_records.dispute_key(ClaimId(name)),
     ]
     assert all(len(key) <= KEY_MAX_BYTES for key in keys)
     for one, other in combinations(keys, 2):
@@ -51,5 +52,6 @@ def test_power_is_a_validators_and_nobody_elses() -> None:
 
 
 def test_settled_claims_are_those_that_nothing_moves() -> None:
-    waiting = {"sampling", "attesting", "opening", "suspended"}
-    assert {status.value for status in records.ClaimStatus} - waiting == {entry.value for entry in records.SETTLED}
+    waiting = {"sampling", "committing", "revealing", "opening", "suspended", "disputed"}
+    settled = {entry.value for entry in claims_records.SETTLED}
+    assert {status.value for status in claims_records.ClaimStatus} - waiting == settled

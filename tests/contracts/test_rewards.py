@@ -10,9 +10,10 @@ from milon.base.ids import ClaimId, Digest
 from milon.base.units import Amount, Count, Height, Round
 from milon.chain.params import Parameters
 from milon.contracts.accounts import load_account, load_supply
-from milon.contracts.records import Attestation, ClaimRecord, ClaimStatus, Job, JobStatus, Trainer
+from milon.contracts.claims_records import Attestation, ClaimRecord, ClaimStatus
+from milon.contracts.records import Job, JobStatus, Trainer
 from milon.contracts.rewards import is_paid, pay_round
-from milon.pol.verdict import Refusal, RoundOutcome, Verdict
+from milon.pol.verdict import Refusal, RoundOutcome
 from milon.state.ledger import Draft
 from tests.contracts.helpers import Chain, account_id, make_spec, name_of
 
@@ -26,7 +27,7 @@ def make_claim(status: ClaimStatus, is_audited: bool, counts: tuple[bool, ...] =
     """Four segments, of which two members replayed two each."""
     members = (VERIFIER, OTHER)
     words = (
-        Attestation(member, Verdict.TRUE, Count(0), name_of("traces"), (Count(0), Count(2)), is_counted)
+        Attestation(member, name_of("traces"), (Count(0), Count(2)), is_counted)
         for member, is_counted in zip(members, counts, strict=True)
     )
     return ClaimRecord(
@@ -47,8 +48,10 @@ def make_claim(status: ClaimStatus, is_audited: bool, counts: tuple[bool, ...] =
         beacon=None,
         committee=members if is_audited else (),
         attestations=tuple(words) if is_audited else (),
-        disputed=Count(0),
-        refuter=None,
+        commitments=(),
+        accusations=(),
+        resumed=status,
+        withheld_from=Count(0),
         judgements=(),
     )
 

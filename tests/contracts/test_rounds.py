@@ -11,9 +11,10 @@ from milon.base.hashing import digest
 from milon.base.ids import AccountId, JobId
 from milon.base.units import Count, Round
 from milon.chain.transaction import AggregateVote, Claim
+from milon.contracts.claims_records import ClaimStatus
 from milon.contracts.duties import AggregateDuty, EnrolDuty, OpenDuty, Role, TrainDuty, compute_duties
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX
-from milon.contracts.records import ArchivedRound, ClaimStatus, JobStatus, Phase, closed_round_key
+from milon.contracts.records import ArchivedRound, JobStatus, Phase, closed_round_key
 from milon.contracts.rounds import REASON_CHARACTERS_MAX
 from milon.contracts.validators import load_validator
 from milon.pol.batches import compute_round_seed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from milon.base.errors import Reason
@@ -12,9 +10,9 @@ from milon.chain.params import Parameters
 from milon.chain.transaction import Bond, Unbond, Withdraw
 from milon.contracts.accounts import load_account, load_supply, store_account
 from milon.contracts.records import Account, Unbonding
-from milon.contracts.staking import UNBONDING_MAX, slash
+from milon.contracts.staking import UNBONDING_MAX, split_taken, take_bond, take_stake
 from milon.state.ledger import Draft
-from tests.contracts.helpers import BALANCE, STAKE, Chain, assert_refused
+from tests.contracts.helpers import BALANCE, STAKE, Chain, account_id, assert_refused
 
 QUICK = Parameters(unbond_blocks=Count(3), evidence_age_blocks=Count(2))
 
@@ -78,7 +76,8 @@ def slashed(chain: Chain, record: Account, ppm: int) -> tuple[Account, int, int,
     draft = Draft(chain.ledger)
     store_account(draft, liar, record)
     burned = load_supply(draft).burned
-    taken, reward = slash(draft, liar, winner, replace(chain.parameters, slash_ppm=Count(ppm)))
+    taken = take_stake(draft, liar, ppm)
+    reward = split_taken(draft, taken, winner)
     assert load_account(draft, winner).balance == BALANCE + reward
     return load_account(draft, liar), taken, reward, load_supply(draft).burned - burned
 
@@ -105,3 +104,15 @@ def test_a_slash_of_everything_frees_the_places_of_unbondings() -> None:
 def test_who_has_nothing_loses_nothing() -> None:
     after, taken, reward, burned = slashed(Chain(), Account(), 500_000)
     assert (after, taken, reward, burned) == (Account(), 0, 0, 0)
+
+
+def test_a_bond_is_taken_from_what_is_bonded_first() -> None:
+    cases: tuple[tuple[int, int, list[int], int], ...] = ((5, 5, [4, 3], 5), (12, 0, [2, 3], 12), (99, 0, [], 17))
+    for amount, bonded, waiting, taken in cases:
+        draft = Draft(Chain().ledger)
+        account = Account(bonded=Amount(10), unbonding=(Unbonding(Amount(4), 9), Unbonding(Amount(3), 10)))
+        store_account(draft, account_id(5), account)
+        assert take_bond(draft, account_id(5), amount) == taken
+        after = load_account(draft, account_id(5))
+        assert (after.bonded, [entry.amount for entry in after.unbonding]) == (bonded, waiting)
+        assert after.slashed == taken

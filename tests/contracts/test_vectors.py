@@ -20,9 +20,13 @@ from milon.chain.params import Parameters
 from milon.chain.transaction import (
     Action,
     AggregateVote,
+    AnswerDispute,
     Attest,
     Bond,
+    Challenge,
+    ChooseDispute,
     Claim,
+    CommitAttestation,
     Delegate,
     Enrol,
     HoldJob,
@@ -42,6 +46,7 @@ from milon.chain.transaction import (
     sign_transaction,
 )
 from milon.pol.claim import SegmentRecord
+from milon.pol.dispute import Answer, Choice, Pick, make_partial
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
 from tests.contracts.helpers import CHAIN_ID, Chain, accuse, make_spec
 from tests.contracts.players import make_world, start_job
@@ -66,9 +71,13 @@ ACTIONS: tuple[Action, ...] = (
     HoldJob(JOB, "why"),
     Enrol(JOB, Count(9)),
     Claim(JOB, Round(1), Count(2), A, B, C, Count(10)),
-    Attest(CLAIM, VrfProof(bytes(80)), Verdict.FALSE, Count(3), A),
+    CommitAttestation(CLAIM, C),
+    Attest(CLAIM, VrfProof(bytes(80)), A, B),
+    Challenge(CLAIM, Count(3), Verdict.FALSE),
+    AnswerDispute(CLAIM, Count(1), Count(4), Answer(partials=(make_partial(5, -1, -6, is_special=False),))),
+    ChooseDispute(CLAIM, Count(1), Count(5), Choice(Pick.CHILD, Count(2))),
     OpenTraces(CLAIM, (SegmentRecord(Count(0), A, B, Count(4)),), (C,)),
-    Judge(CLAIM, Count(3), Verdict.UNAVAILABLE),
+    Judge(CLAIM, Count(1), Verdict.UNAVAILABLE),
     AggregateVote(JOB, Round(1), OUTCOME),
 )
 

@@ -13,7 +13,7 @@ from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.signing import secret_key_from
 from milon.base.units import Count, Height, Round
 from milon.chain.params import Parameters
-from milon.contracts.records import ClaimRecord, ClaimStatus
+from milon.contracts.claims_records import ClaimRecord, ClaimStatus
 from milon.node.task_context import SHARDS_MAX, TaskContext, fetch_job, fetch_starts
 from milon.node.work_progress import WorkBoard
 from milon.p2p.blob_store import BlobStore
@@ -79,14 +79,16 @@ def make_claim(blobs: LocalBlobs, states: list[Digest], is_held: bool = True) ->
         final_state=states[-1],
         compute_ms=Count(1),
         height=Height(1),
-        status=ClaimStatus.ATTESTING,
+        status=ClaimStatus.COMMITTING,
         problem="",
         deadline=Count(0),
         beacon=None,
         committee=(),
+        commitments=(),
         attestations=(),
-        disputed=Count(0),
-        refuter=None,
+        accusations=(),
+        resumed=ClaimStatus.COMMITTING,
+        withheld_from=Count(0),
         judgements=(),
     )
 
