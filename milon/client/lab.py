@@ -35,7 +35,6 @@ from milon.pol.terms import JobSpec
 WORKER = "milon.client.lab_worker"
 WORKERS_MAX = 1_024  # far more than any machine has cores
 CELLS = "cells"  # the folder of finished ones
-ENDING_S = 5.0  # a worker that is told to end has a cell's round to finish at most; then it is killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class _Worker:
     def _read(self) -> dict[str, Any]:
         source = self._process.stdout
         line = source.readline() if source is not None else ""
-        if not line:
+        if not line.endswith("\n"):  # a line may be cut short where a worker was ended
             raise Rejected(Reason.UNAVAILABLE, f"a worker ended with {self._process.wait()}; see above")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -102,10 +101,13 @@ class _Worker:
                 return answer
             report(int(answer["rounds"]))
 
-    def close(self) -> None:
-        """End it, at once."""
+    def end(self) -> None:
+        """End it, at once: nothing it has begun is of use."""
         self._process.kill()
-        self._process.wait(ENDING_S)
+        self._process.wait()
+
+    def close(self) -> None:
+        """Give back the pipes, once nobody reads them."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -139,9 +141,11 @@ class _Table:
     def close(self) -> None:
         """End the workers, which ends the threads."""
         for worker in self._workers:
-            worker.close()
+            worker.end()
         for thread in self._threads:
             thread.join()
+        for worker in self._workers:
+            worker.close()
 
 
 def _read_kept(path: Path, cell: Cell) -> Finished | None:

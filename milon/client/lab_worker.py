@@ -18,6 +18,8 @@ from typing import Any, TextIO
 from milon.base.errors import Rejected
 from milon.client.lab_plan import Cell, plan_from_json
 
+EXIT_INTERRUPTED = 130  # as a shell counts Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until the input ends, or nobody reads the output."""
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _serve(folder, sink)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())  # the parent is gone: nothing is left to do
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED  # the parent, in the same terminal, says so
     return 0
 
 
