@@ -6,7 +6,7 @@ number is the product's own exact training and aggregation. The images are those
 
     python -m bench.robustness                      the whole table, one process
     python -m bench.robustness --workers 4          the same numbers, sooner
-    python -m bench.robustness --minutes 30         stop after so long, and report what is there
+    python -m bench.robustness --minutes 30         stop after so long, and report what is there; 0: only report
 
 Results: `bench/results/robustness.json` and `robustness.svg`. A row's "theirs" is the honest run: the plain mean
 of the ten honest trainers, nobody hostile.
@@ -102,7 +102,10 @@ def report(plan: LabPlan, finished: Sequence[Finished]) -> int:
         for row in [head, *rows]:
             print("  ".join(text.ljust(20) for text in row).rstrip())
     worst = [entry for entry in entries if entry.rule == DEFAULT and entry.split == EVEN and entry.runs]
-    lost = max(worst, key=lambda entry: entry.points_lost)
+    lost = max(worst, key=lambda entry: entry.points_lost, default=None)
+    if lost is None:
+        print("nothing is finished yet")
+        return 1
     print(f"\n{DEFAULT} on {EVEN}: at most {lost.points_lost:.2f} points lost, to {lost.attack}; goal {POINTS_MAX}")
     written = {
         "rows": make_rows(entries),
