@@ -7,13 +7,14 @@
 
 The trainer answers at a `Spot` with what its own run gives there; the challenger chooses the first of it that differs
 from its own run. What both agreed on before that spot stays agreed. The referees decide at BINDING, ASSEMBLY, RESULT
-and PIECE, and where the challenger says that an answer has not the SHAPE which the program prescribes, or that only the
-TRACE differs. The game itself knows no program: it checks that what is opened hashes to what was shown before, that
-parts combine to their whole, and that paths stay within their depths. So an honest side always has a move.
+and PIECE, and where the challenger says that an answer has not the SHAPE which the program prescribes. The game itself
+knows no program: it checks that what is opened hashes to what was shown before, that parts combine to their whole, and
+that paths stay within their depths. So an honest side always has a move.
 
-State root R: tree over the value roots of the state's tensors, in order of name. Values root T of a step: tree over the
-roots of all values of the program (inputs, constants, nodes), in order of number. A value's root: tree over its
-row-major little-endian elements, 64 under a leaf. A leaf of the first two trees holds the 32 bytes of a value's root.
+State root R: tree over the value roots of the state's tensors, in order of name, and what a record says beside them
+(trace, loss). Values root T of a step: tree over the roots of all values of the program (inputs, constants, nodes), in
+order of number, and of the step's fingerprint. A value's root: tree over its row-major little-endian elements, 64 under
+a leaf. A leaf of the first two trees holds 32 bytes: a value's root or a digest.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MOVE_BYTES_MAX = 10_000  # of a transaction with a move
 ANSWER_BYTES_MAX = MOVE_BYTES_MAX - 500  # of the answer in it; signature, names and fee take less than the rest
 TOTAL_BYTES = 16  # of a partial sum: 2^34 terms of 2^42 each, with their sign
 TOTAL_END = 1 << 120  # sixteen of them fit again
-VALUES_DEPTH_MAX = 4  # 65,536 values or tensors of the state
+VALUES_DEPTH_MAX = 5  # 65,536 values or tensors of the state, and what is shown beside them
 ELEMENTS_DEPTH_MAX = 7  # 2^34 elements in leaves of 64
 TERMS_DEPTH_MAX = 9  # 2^34 terms down to one
 STEPS_DEPTH_MAX = 4  # 10,000 steps, the most of a segment, down to one
@@ -59,7 +60,6 @@ class Level(StrEnum):
     BINDING = "binding"  # referees: is the shown root that of the blob in the record?
     ASSEMBLY = "assembly"  # the next state's root over the values that both agree on; referees: does the leaf fit?
     SHAPE = "shape"  # referees: has the last answer the form that program and spot prescribe?
-    TRACE = "trace"  # referees: the states agree; do trace and loss of a replay?
 
 
 class Turn(StrEnum):
@@ -76,7 +76,6 @@ class Pick(StrEnum):
     CHILD = "child"  # this is the first that differs
     NOTHING = "nothing"  # nothing in it differs, and yet what follows from it does
     SHAPE = "shape"  # it has not the form that program and spot prescribe
-    TRACE = "trace"  # all states agree; the record's trace or loss is false
 
 
 @wire("dispute-partial/1")
@@ -326,9 +325,6 @@ def _choose(game: Game, shown: Answer, choice: Choice) -> Game:
         return _CHILDREN[game.level](game, shown, int(choice.child))
     is_first = not game.path and not shown.raw
     require(is_first, Reason.NOT_ALLOWED, "only the first answer of a level can be agreed on as a whole")
-    if game.level is Level.STEPS and choice.pick is Pick.TRACE:
-        return replace(game, level=Level.TRACE, turn=Turn.REFEREES)
-    require(choice.pick is Pick.NOTHING, Reason.NOT_ALLOWED, "traces are disputed with a segment's states alone")
     if game.level is Level.STEPS:
         return replace(game, level=Level.BINDING, turn=Turn.REFEREES, value=Count(1))
     if game.level is Level.VALUES:

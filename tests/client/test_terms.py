@@ -82,3 +82,10 @@ def test_what_cannot_work_is_said(choices: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(("rows", "sizes"), [(1, (1,)), (512, (512,)), (1024, (512,)), (1025, (512, 1))])
 def test_evaluation_batches_cover_all_rows(rows: int, sizes: tuple[int, ...]) -> None:
     assert compute_evaluation_batches(rows, 32) == sizes
+
+
+def test_how_challenges_are_settled_is_a_term() -> None:
+    assert compute_terms({})[0].settlement.value == "replay"
+    assert compute_terms({"settlement": "bisection", "dispute_blocks": 9})[0].settlement.value == "bisection"
+    with pytest.raises(JobError, match="replay or bisection"):
+        compute_terms({"settlement": "duel"})

@@ -168,7 +168,7 @@ class World:
                 return ChooseDispute(duty.claim.claim, Count(duty.claim.dispute), duty.game.moves, choice)
             case RefereeDuty():
                 run = self.players[duty.claim.trainer].run
-                is_true = judge(HONEST, run.state_root(run.steps), run.trace, duty.game)
+                is_true = judge(HONEST, run.state_root(run.steps), duty.game)
                 verdict = player.judges or (Verdict.TRUE if is_true else Verdict.FALSE)
                 return Judge(duty.claim.claim, Count(duty.claim.dispute), verdict)
             case AggregateDuty():

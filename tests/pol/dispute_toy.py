@@ -62,7 +62,6 @@ class Run:
     steps: int
     tamper: dict[Number, int] = field(default_factory=dict)  # by step, value, element
     bend: dict[Number, int] = field(default_factory=dict)  # by step, tensor of the state before it, element
-    trace: bytes = b"honest"
     values: list[list[list[int]]] = field(default_factory=list)
     states: list[list[list[int]]] = field(default_factory=list)
     known: dict[tuple[str, int], Levels] = field(default_factory=dict)
@@ -181,15 +180,13 @@ def form_of(answer: Answer) -> tuple[int, int, int, bool]:
     return len(answer.children), len(answer.raw), len(answer.partials), bool(answer.piece)
 
 
-def judge(honest: Run, recorded: Digest, trace: bytes, game: Game) -> bool:
+def judge(honest: Run, recorded: Digest, game: Game) -> bool:
     """Whether the trainer is right, as referees see it who hold the data; `recorded`: root of the record's blob."""
     shown, spot = game.shown, game.shown_at
     if shown is None or spot is None:
         raise RuntimeError("a game at its end shows an answer")
     if game.level is Level.SHAPE:
         return form_of(honest.answer(spot)) == form_of(shown)
-    if game.level is Level.TRACE:
-        return trace == honest.trace
     if game.level is Level.BINDING:
         return game.after == recorded if game.value else game.before == honest.state_root(0)
     if game.level is Level.ASSEMBLY:

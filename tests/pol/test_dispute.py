@@ -45,12 +45,10 @@ def play(trainer: Run, challenger: Run, referee: Run = HONEST) -> tuple[bool, Ga
             game = advance(game, shown)
         else:
             choice = challenger.choose(spot_of(game), shown)
-            if choice.pick is Pick.NOTHING and game.level is Level.STEPS and trainer.trace != challenger.trace:
-                choice = Choice(Pick.TRACE)
             game = advance(game, choice)
         assert decode(Game, encode(game)) == game
     assert game.moves <= MOVES_MAX
-    return judge(referee, trainer.state_root(trainer.steps), trainer.trace, game), game
+    return judge(referee, trainer.state_root(trainer.steps), game), game
 
 
 LIES = {
@@ -59,7 +57,6 @@ LIES = {
     "an input that is not the state": (Run(STEPS, tamper={(11, 1, 64): 2}), Level.PIECE),
     "a state that is not what was computed": (Run(STEPS, bend={(15, 1, 3): 1}), Level.ASSEMBLY),
     "another start": (Run(STEPS, bend={(0, 0, 0): 1}), Level.BINDING),
-    "a trace": (Run(STEPS, trace=b"made up"), Level.TRACE),
 }
 
 
@@ -85,8 +82,8 @@ def test_a_record_of_another_state_than_the_last_is_found() -> None:
     game = advance(open_game(STEPS), HONEST.answer(spot_of(open_game(STEPS))))
     game = advance(game, Choice(Pick.NOTHING))
     assert (game.level, game.value) == (Level.BINDING, 1)
-    assert not judge(HONEST, Run(STEPS, bend={(STEPS, 0, 0): 1}).state_root(STEPS), HONEST.trace, game)
-    assert judge(HONEST, HONEST.state_root(STEPS), HONEST.trace, game)
+    assert not judge(HONEST, Run(STEPS, bend={(STEPS, 0, 0): 1}).state_root(STEPS), game)
+    assert judge(HONEST, HONEST.state_root(STEPS), game)
 
 
 def bend_answer(answer: Answer, chance: random.Random) -> Answer:
@@ -112,7 +109,7 @@ def bend_answer(answer: Answer, chance: random.Random) -> Answer:
 
 
 def random_choice(chance: random.Random) -> Choice:
-    pick = chance.choice((Pick.CHILD, Pick.CHILD, Pick.CHILD, Pick.NOTHING, Pick.SHAPE, Pick.TRACE))
+    pick = chance.choice((Pick.CHILD, Pick.CHILD, Pick.CHILD, Pick.NOTHING, Pick.SHAPE))
     return Choice(pick, Count(chance.randrange(17) if pick is Pick.CHILD else 0))
 
 
@@ -129,7 +126,7 @@ def test_an_honest_trainer_wins_whatever_is_chosen(seed: int) -> None:
         except Rejected:
             continue
     assert game.moves <= MOVES_MAX
-    assert judge(HONEST, HONEST.state_root(STEPS), HONEST.trace, game)
+    assert judge(HONEST, HONEST.state_root(STEPS), game)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -151,7 +148,7 @@ def test_an_honest_challenger_wins_whatever_is_answered(seed: int) -> None:
             refused += 1
     assert game.moves <= MOVES_MAX
     if game.turn is Turn.REFEREES:
-        assert not judge(HONEST, liar.state_root(STEPS), liar.trace, game)
+        assert not judge(HONEST, liar.state_root(STEPS), game)
 
 
 @pytest.mark.parametrize("count", (1, 2, 15, 16, 17, 31, 64, 1000, 10_000))
@@ -243,7 +240,7 @@ def test_the_last_state_root_stays_what_it_was() -> None:
 def test_trees_without_end_are_refused() -> None:
     """A trainer that opens nodes for ever is stopped at the depth that the largest program could have."""
     nodes = [Digest(bytes(32))]
-    for _ in range(6):
+    for _ in range(7):
         nodes.append(compute_node_digest([nodes[-1]]))
     game = advance(open_game(1), Answer(children=(nodes[0], nodes[1])))
     game = advance(game, Choice(Pick.CHILD, Count(1)))
@@ -254,4 +251,4 @@ def test_trees_without_end_are_refused() -> None:
             game = advance(game, Choice(Pick.CHILD, Count(0)))
             depth += 1
     assert refused.value.reason is Reason.OUT_OF_RANGE
-    assert depth == 4
+    assert depth == 5
