@@ -44,6 +44,7 @@ from tests.simulation.network import START_MS, Behaviour, Faults, Network
 
 REPOSITORY = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "sync.json"
+CHAIN = "bench-sync"  # on the simulator's own chain id votes are not signed
 SNAPSHOT_BELOW = 100  # blocks above the snapshot, to be fetched as blocks
 TRUSTED_HEIGHT = 100  # whose hash the joining node is told
 UP_MS = 150  # the simulated node is up by then: a transaction that it missed would hold up all that follow it
@@ -66,14 +67,14 @@ def make_chain(blocks: int, folder: NodeFolder) -> Grown:
     """A chain of at least so many blocks in the folder of a node that has no vote in it."""
     network = Network(
         7, (1_000_000,), [Behaviour()], Faults(), application=CONTRACTS, cryptography=ED25519,
-        make_table=compute_genesis_ledger,
+        make_table=compute_genesis_ledger, chain_id=CHAIN,
     )  # fmt: skip
     key, store, end_ms, nonce = network.keys[0], network.nodes[0].store, 0, 0
     shelf = Shelf(folder.snapshots)
     while (tip := store.tip()) is None or tip[0] < blocks:
         for offset in range(0, STEP_MS, 300):
             action = Transfer(secret_key_from(f"receiver {nonce}").account, Amount(1))
-            body = TransactionBody("simulated", account_of(key), Nonce(nonce), Amount(1), action)
+            body = TransactionBody(CHAIN, account_of(key), Nonce(nonce), Amount(1), action)
             network.submit(START_MS + end_ms + UP_MS + offset, 0, sign_transaction(key, body))
             nonce += 1
         end_ms += STEP_MS
