@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -28,20 +28,20 @@ from typing import Any
 
 import torch
 
-from bench.cases import CASES, ROWS, capture_case, make_batch
+from bench.golden import make_tensor, read_vectors, unpack
 from milon.base.codec import decode, encode, wire
 from milon.base.hashing import digest
 from milon.base.ids import NO_DIGEST, Digest
 from milon.base.units import Count
 from milon.gpu import fast
-from milon.gpu.checkpoint import from_bytes, state_digest, to_bytes
+from milon.gpu.checkpoint import state_digest, to_bytes
 from milon.gpu.interpreter import load
 from milon.gpu.replay import replay_segment
 from milon.gpu.rows import Dataset, describe_columns
 from milon.gpu.train import RoundWork, run_segment
 from milon.gpu.work_library import layout_of
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
-from milon.pol.program import Program
+from milon.pol.program import InputRole
 from milon.pol.work import ReplayItem
 
 SEGMENTS = 10_000
@@ -50,7 +50,6 @@ STEPS = 1  # of a segment: what differs in one step differs in many
 BATCHES = 8  # that a model's data is made of
 RESULT = Path(__file__).parent / "results" / "honest.json"
 KEPT = Path("build") / "honest"
-PROGRAM_BYTES_MAX = 1 << 26
 VARIABLE = "ATEN_CPU_CAPABILITY"
 Json = dict[str, Any]
 
@@ -86,31 +85,30 @@ class Lot:
     records: tuple[SegmentRecord, ...]  # consecutive segments
 
 
-def prepare(folder: Path, names: list[str]) -> None:
-    """Programs, first states and data of the models, each made once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        path = folder / f"{name}.program"
-        if path.exists():
-            continue
-        captured = capture_case(CASES[name])
-        batches = [make_batch(CASES[name], number) for number in range(BATCHES)]
-        columns = {f"model.{place:02}": torch.cat(parts) for place, parts in enumerate(zip(*batches, strict=True))}
-        (folder / f"{name}.state").write_bytes(to_bytes(captured.state))
-        (folder / f"{name}.rows").write_bytes(to_bytes(columns))
-        path.write_bytes(encode(captured.train))
-        print(f"captured {name}: {len(captured.train.nodes)} operations", file=sys.stderr, flush=True)
+@cache
+def _vectors() -> Mapping[str, Mapping[str, str]]:
+    return read_vectors()
 
 
 @cache
-def open_model(folder: Path, name: str) -> tuple[RoundWork, bytes]:
-    """The work of a model's rounds, its seed still to be set, and the bytes of its first state."""
-    program = decode(Program, (folder / f"{name}.program").read_bytes(), PROGRAM_BYTES_MAX)
-    columns = tuple(from_bytes((folder / f"{name}.rows").read_bytes()).values())
+def open_model(name: str) -> tuple[RoundWork, bytes]:
+    """The work of a model's rounds, its seed still to be set, and the bytes of its first state.
+
+    Programs are those of the golden vectors, states and rows are made of rule N5's numbers: nothing is captured, so
+    that a setting can touch only what trains and replays.
+    """
+    program = unpack(_vectors()[name]["program"])
+    entries = list(enumerate(program.inputs))
+    state = {entry.name: make_tensor(entry, number) for number, entry in entries if entry.role is InputRole.STATE}
+    batch = [(number, entry) for number, entry in entries if entry.role is InputRole.BATCH]
+    columns = tuple(
+        torch.cat([make_tensor(entry, number + 1_000 * part) for part in range(1, BATCHES + 1)])
+        for number, entry in batch
+    )
     names = [f"column-{place}" for place in range(len(columns))]
     data = Dataset(describe_columns(names, columns), columns)
-    work = RoundWork(load(program), layout_of(program), data, ROWS, STEPS, NO_DIGEST, 0)
-    return work, (folder / f"{name}.state").read_bytes()
+    work = RoundWork(load(program), layout_of(program), data, batch[0][1].shape[0], STEPS, NO_DIGEST, 0)
+    return work, to_bytes(state)
 
 
 def _of_lot(work: RoundWork, lot: int) -> RoundWork:
@@ -120,7 +118,7 @@ def _of_lot(work: RoundWork, lot: int) -> RoundWork:
 
 def train_lot(folder: Path, name: str, lot: int, count: int) -> None:
     """Train so many segments of a model, and leave the states and records for somebody else."""
-    opened, state = open_model(folder, name)
+    opened, state = open_model(name)
     work = _of_lot(opened, lot)
     records = []
     for segment in range(count):
@@ -136,7 +134,7 @@ def train_lot(folder: Path, name: str, lot: int, count: int) -> None:
 
 def replay_lot(folder: Path, name: str, lot: int) -> Iterator[bool]:
     """Whether the product's replay takes each of the segments that were left."""
-    opened, state = open_model(folder, name)
+    opened, state = open_model(name)
     work = _of_lot(opened, lot)
     for record in decode(Lot, (folder / f"{name}.records").read_bytes()).records:
         yield replay_segment(work, state, ReplayItem(record.segment, NO_DIGEST, record)).is_same
@@ -207,7 +205,7 @@ def describe(found: Json) -> str:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="models of bench.cases; all by default")
+    parser.add_argument("names", nargs="*", help="models of the golden vectors; all by default")
     parser.add_argument("--segments", type=int, default=SEGMENTS)
     parser.add_argument("--each", type=int, default=EACH, help="segments of one model in a lot")
     parser.add_argument("--folder", type=Path, default=KEPT)
@@ -221,13 +219,13 @@ def _parse() -> argparse.Namespace:
 def main() -> int:
     """Run lots until there are enough segments."""
     options = _parse()
-    options.names = options.names or sorted(CASES)
+    options.names = options.names or sorted(_vectors())
     if options.part is not None:
         _work(options)
         return 0
     torch.set_num_threads(1)
     rows: list[Json] = json.loads(options.result.read_text())["rows"] if options.result.exists() else []
-    prepare(options.folder, options.names)
+    options.folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     while (found := summarize(rows))["segments"] < options.segments:
         lot = 1 + max((row["lot"] for row in rows), default=-1)
