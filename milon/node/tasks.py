@@ -47,6 +47,7 @@ from milon.contracts.duties import (
     steps_of,
 )
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
+from milon.node.dispute_tasks import perform_dispute
 from milon.node.folder import PRIVATE, read_file, write_file
 from milon.node.reports import keep_report
 from milon.node.task_context import (
@@ -119,7 +120,7 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
         case JudgeDuty():
             return await _judge(context, duty)
         case DisputeAnswerDuty() | DisputeChooseDuty() | RefereeDuty():
-            raise Rejected(Reason.UNSUPPORTED, "this node takes no part in disputes by bisection")
+            return await perform_dispute(context, duty)
         case AggregateDuty():
             return await _aggregate(context, duty)
 
