@@ -45,9 +45,20 @@ def test_reads_need_no_token(served: Served) -> None:
         assert decode(Genesis, http.get("/v1/genesis.cbor").content) == GENESIS
 
 
+def test_a_rounds_aggregation_is_told(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as http:
+        found = http.get(f"/v1/jobs/{JOB.hex()}/rounds/0/report").json()
+    assert (found["round"], found["is_agreed"], found["void"]) == (0, True, "")
+    assert found["report"]["pipeline"] == "arc,multi-krum"
+    assert [standing["reason"] for standing in found["report"]["standings"]] == ["", "far"]
+    assert len(found["finals"]) == 2
+
+
 @pytest.mark.parametrize(
     ("path", "status", "reason"),
     [
+        (f"/v1/jobs/{JOB.hex()}/rounds/1/report", 404, "unknown"),
+        (f"/v1/jobs/{JOB.hex()}/rounds/x/report", 400, "malformed"),
         ("/v1/jobs/" + "00" * 32, 404, "unknown"),
         ("/v1/jobs/zz", 400, "malformed"),
         ("/v1/accounts/00", 400, "malformed"),
