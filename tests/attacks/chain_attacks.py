@@ -14,13 +14,14 @@ from milon.base.ids import ClaimId, Digest, JobId
 from milon.base.signing import SecretKey
 from milon.base.units import Count
 from milon.chain.learning import ClosedRound
-from milon.chain.transaction import Claim
-from milon.contracts.duties import OpenDuty, TrainDuty
+from milon.chain.transaction import Action, Claim, CommitAttestation
+from milon.contracts.duties import CommitDuty, Duty, OpenDuty, RevealDuty, TrainDuty
 from milon.contracts.records import OpenRound, open_round_key
 from milon.pol.sampling import draw_sample
+from milon.pol.terms import audit_ppm_of, replays_per_member
 from tests.attacks.ground import Tried
-from tests.contracts.helpers import make_keys, make_spec
-from tests.contracts.players import World, make_world
+from tests.contracts.helpers import make_keys, make_spec, name_of
+from tests.contracts.players import Player, World, make_attestation, make_world
 
 SEGMENTS = 64  # of a round, shared by four
 QUARTER = Count(250_000)  # the audit rate
@@ -92,6 +93,75 @@ def attempt_second_claim(seed: int) -> Iterator[Tried]:
         seed += 1
 
 
+class Copier:
+    """A committee member that replays nothing and shows what others have shown.
+
+    Whose commitment it repeats, whose attestation it repeats, or whose keyed digest a friend let it have before the
+    reveals and it puts under its own name.
+    """
+
+    def __init__(self, world: World, player: Player, kind: int) -> None:
+        self._world = world
+        self._player = player
+        self._kind = kind
+        self._honest = world.perform
+
+    def perform(self, player: Player, duty: Duty) -> Action | None:
+        """Its own action, or whatever the others do."""
+        if player is not self._player or not isinstance(duty, (CommitDuty, RevealDuty)):
+            return self._honest(player, duty)
+        return self._commit(duty) if isinstance(duty, CommitDuty) else self._reveal(duty)
+
+    def _commit(self, duty: CommitDuty) -> Action | None:
+        claim = duty.claim
+        if not claim.commitments:
+            return None  # somebody else first
+        other = claim.commitments[0]
+        if self._kind == 0:
+            return CommitAttestation(claim.claim, other.commitment)
+        leaked = self._world.opened[other.verifier, claim.claim].keyed_traces
+        return self._commit_to(duty, leaked if self._kind == 1 else name_of("nothing"))
+
+    def _commit_to(self, duty: CommitDuty, keyed: Digest) -> Action:
+        claim, key = duty.claim, self._player.key
+        if claim.beacon is None:
+            raise RuntimeError("a committee is drawn from a beacon")
+        wanted = replays_per_member(claim.count, audit_ppm_of(duty.spec.terms, claim.round))
+        proof, _ = draw_sample(key, claim.claim, claim.beacon, claim.count, wanted)
+        attest, commitment = make_attestation(key.account, claim, proof, keyed)
+        self._world.opened[key.account, claim.claim] = attest
+        return commitment
+
+    def _reveal(self, duty: RevealDuty) -> Action | None:
+        claim, own = duty.claim, self._player.key.account
+        shown = [entry.verifier for entry in claim.attestations if entry.verifier != own]
+        if self._kind == 1:
+            return self._world.opened[own, claim.claim]
+        if not shown:
+            return None  # until there is something to copy
+        other = self._world.opened[shown[0], claim.claim]
+        if self._kind == 0:
+            return other
+        return dataclasses.replace(self._world.opened[own, claim.claim], keyed_traces=other.keyed_traces)
+
+
+def attempt_copied_attestation(seed: int) -> Iterator[Tried]:
+    """A verifier relays the others' words instead of replaying: whether it counts, or is paid."""
+    while True:
+        world = make_world()
+        copier = world.players[world.chain.keys[seed % 4].account]
+        world.perform = Copier(world, copier, seed % 3).perform  # type: ignore[method-assign]
+        job = submit(world, f"attack {seed}", rounds=Count(1))
+        for closed in world.finish(job):
+            is_paid = any(
+                entry.account == copier.key.account and entry.reason == "replays" for entry in closed.payments
+            )
+            for claim in closed.claims:
+                if claim.trainer != copier.key.account:
+                    yield Tried(is_paid or copier.key.account in claim.verifiers)
+        seed += 1
+
+
 def draw_false(segments: int, false: int, seed: int) -> frozenset[int]:
     """Which of a claim's segments are false: spread by a hash, as an adversary with no better idea would."""
     order = sorted(range(segments), key=lambda place: digest("attack-place", f"{seed} {place}".encode()))
@@ -148,6 +218,7 @@ def try_contract(false: int, number: int = 0) -> Iterator[bool]:
 
 
 ATTACKS: dict[str, Callable[[int], Iterator[Tried]]] = {
+    "copying or relaying another's attestation": attempt_copied_attestation,
     "withheld openings": attempt_withheld,
     "grinding: a second claim": attempt_second_claim,
 }
