@@ -22,8 +22,9 @@ CELLS_MAX = 100_000  # a list of them, and a file each
 
 # What a cell's result depends on besides the job and the settings: kept cells of other code are not taken.
 _CODE = (
-    "pol/aggregation*.py", "pol/pipeline*.py", "gpu/aggregate*.py", "gpu/kernels_aggregate*.py", "gpu/attacks*.py",
-    "client/lab_cell.py", "client/lab_rules.py", "client/lab_split.py",
+    "pol/aggregation*.py", "pol/pipeline*.py", "gpu/aggregate*.py", "gpu/kernels_aggregate*.py", "gpu/attacks.py",
+    "gpu/attacks_crowd.py", "gpu/attacks_kinds.py", "gpu/attacks_rows.py", "client/lab_cell.py",
+    "client/lab_rules.py", "client/lab_split.py",
 )  # fmt: skip
 
 

@@ -77,10 +77,10 @@ def _summarize(rule: str, attack: str, split: str, group: Sequence[Finished], ho
 
 
 def describe(entry: Entry) -> str:
-    """One place in a few characters: mean, spread, and the attackers' share where there are attackers."""
+    """One place in a few characters: mean, spread over seeds, the attackers' share where there are any."""
     if not entry.runs:
         return "refused"
-    text = f"{100 * entry.accuracy:.1f} ±{100 * entry.spread:.1f}"
+    text = f"{100 * entry.accuracy:.1f}" + (f" ±{100 * entry.spread:.1f}" if entry.runs > 1 else "")
     return text if entry.attack == HONEST else f"{text} | {100 * entry.selected:.0f} %"
 
 
