@@ -1,4 +1,4 @@
-"""Evidence coming and going: found or received, told to everybody once, kept until a final block has it.
+"""Evidence coming and going: found or received, told to everybody, again now and then, until a final block has it.
 
 The pool is bounded, and holds only what the ledger would still take: not too old, and of nobody slashed already.
 """
@@ -24,6 +24,8 @@ from milon.consensus.turn import Turn
 from milon.state.ledger import Ledger
 
 POOL_MAX = 256  # pieces waiting: more than a third of the largest set
+TOLD_AGAIN_BLOCKS = 8  # who holds it may never lead, and what was told once may be lost on its way
+TOLD_AGAIN_MAX = 4  # pieces at a time, 256 KiB: the others follow when these are in a block
 ACCUSED_MAX = 1_024  # ids remembered: forgetting one costs a signature check
 
 
@@ -68,11 +70,15 @@ def take_evidence(turn: Turn, evidence: Evidence) -> None:
     accuse(turn, evidence)
 
 
-def drop_useless_evidence(turn: Turn) -> None:
-    """Forget what a final block has taken in or made too old."""
-    if turn.state.evidence:
-        kept = {name: piece for name, piece in turn.state.evidence.items() if _select(turn, (piece,))}
-        turn.update(evidence=kept)
+def drop_useless_evidence(turn: Turn, blocks: int) -> None:
+    """Forget what the last `blocks` final ones have taken in or made too old; tell of what is left every few blocks."""
+    if not turn.state.evidence:
+        return
+    kept = {name: piece for name, piece in turn.state.evidence.items() if _select(turn, (piece,))}
+    turn.update(evidence=kept)
+    if turn.state.tip.height % TOLD_AGAIN_BLOCKS < blocks:
+        for name in sorted(kept)[:TOLD_AGAIN_MAX]:
+            turn.send(kept[name])
 
 
 def accuse_unjustified(turn: Turn, proposal: Proposal, certificates: Sequence[Certificate]) -> None:

@@ -57,7 +57,7 @@ def commit_up_to(turn: Turn, last: Ancestor, proof: FinalityProof | None) -> Non
     senders = sorted({transaction.body.sender for entry in path for transaction in entry.block.transactions})
     standings = {sender: turn.config.application.standing_of(ledger, sender) for sender in senders}
     turn.update(mempool=drop_stale(turn.state.mempool, standings), requests={})
-    drop_useless_evidence(turn)
+    drop_useless_evidence(turn, len(path))
     if tip.height == turn.state.members.last_height:
         enter_next_epoch(turn)
 

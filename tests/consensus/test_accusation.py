@@ -38,7 +38,7 @@ from tests.consensus.captured import Moment, catch
 from tests.simulation.adversaries.equivocator import Equivocator
 from tests.simulation.adversaries.forger import Forger
 from tests.simulation.cheap import account_of
-from tests.simulation.network import Behaviour, Faults, Network
+from tests.simulation.network import Behaviour, Faults, Network, Node
 
 ONE, OTHER = Digest(b"1" * 32), Digest(b"2" * 32)
 
@@ -258,3 +258,47 @@ def test_an_offender_is_slashed_by_a_block(crooked: Behaviour) -> None:
         found.add(encode(pieces[0]))
         assert node.state is not None and node.state.evidence == {}
     assert len(found) == 1 and Amount(0) < load_validator(Ledger(network.nodes[1].store), offender).taken_ppm
+
+
+class _Crooked(Behaviour):
+    """Somebody whose key signed two votes where nobody but one observer saw it."""
+
+    is_honest = False
+
+
+class _Mumbling(Behaviour):
+    """An observer whose first word about an offence is lost."""
+
+    told = 0
+
+    def act(self, node: Node, effects: Sequence[Effect]) -> list[Effect]:
+        heard = []
+        for effect in effects:
+            is_evidence = isinstance(effect, Send) and isinstance(effect.message, Contradiction)
+            self.told += is_evidence
+            if not is_evidence or self.told > 1:
+                heard.append(effect)
+        return heard
+
+
+def test_evidence_that_only_an_observer_holds_is_told_again() -> None:
+    observer = _Mumbling()
+    network = Network(
+        3,
+        (10_000,) * 4,
+        [_Crooked(), *(Behaviour() for _ in range(3)), observer],
+        Faults(),
+        keys=[0, 1, 2, 3, None],
+        application=CONTRACTS,
+        make_table=compute_genesis_ledger,
+    )
+    network.run_until(500)
+    node, key = network.nodes[4], network.keys[0]
+    contents = [VoteContent(VoteKind.NOTARIZE, Epoch(0), View(1), block) for block in (ONE, OTHER)]
+    votes = [node.config.cryptography.sign_vote(key, node.config.chain_id, content) for content in contents]
+    node.take(MessageReceived(node.now(), "1", make_contradiction(*votes)))
+    assert observer.told == 1
+    network.run_until(8_000)
+    assert observer.told > 1 and min(network.heights()) > 2 * accusation.TOLD_AGAIN_BLOCKS
+    for other in network.honest:
+        assert load_validator(Ledger(other.store), account_of(key)).is_tombstoned
