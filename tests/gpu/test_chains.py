@@ -154,3 +154,21 @@ def test_without_the_bound_a_chain_would_hold_more() -> None:
     types, loops = compute_types(program), chains.machine()
     steps = interpreter.plan_steps(program, types, torch.device("cpu"), loops, chains.CHAIN_MEMBERS_MAX)
     assert interpreter.compute_peak(steps, program, types) > verify_program(program, Budget()).memory_bytes
+
+
+def test_every_nan_of_an_output_is_the_same_whether_a_chain_wrote_or_read_it() -> None:
+    builder = Builder()
+    kind = TensorType(DType.FLOAT32, (64, 64))
+    state, values = builder.input("w", InputRole.STATE, kind), builder.input("batch.0", InputRole.BATCH, kind)
+    read = builder.node("permute", values, attributes=((1, 0),))  # moves NaN as it is
+    written = builder.node("sub", state, builder.node("mul", read, read))
+    loss = builder.node("sum", written, attributes=((0, 1), (0,)))
+    outputs = [(OutputRole.NEW_STATE, "w", written), (OutputRole.LOSS, "", loss), (OutputRole.GRADIENT, "w", read)]
+    plan = interpreter.load(builder.finish(ProgramKind.TRAIN, 13, outputs))
+    assert any(isinstance(step.kernel, chains.ChainKernel) for step in plan.steps)
+    batch = torch.full((64, 64), 0.5)
+    batch[3, 4] = torch.tensor(-1, dtype=torch.int32).view(torch.float32)  # another NaN than the one that is written
+    found = plan.run({"w": torch.ones(64, 64)}, [batch], None)
+    for output in (found.gradients["w"], found.new_state["w"]):
+        bits = output.view(torch.int32)
+        assert int((output != output).sum()) == 1 and bits[4, 3] == 0x7FC00000
