@@ -31,15 +31,9 @@ RESULT = Path(__file__).parent / "results" / "aggregate.json"
 PACKAGES = ("byzfl==0.0.11", "flwr==1.42.0")
 TURNS = 3  # the best one counts
 PIPELINES = (
-    "multi-krum",
-    "median",
-    "trimmed-mean",
-    "nnm,geometric-median",
-    "krum",
-    "mean",
-    "centered-clipping",
-    "ctma",
-)
+    "multi-krum", "median", "trimmed-mean", "nnm,geometric-median", "krum", "mean", "centered-clipping", "ctma",
+    "arc,nnm,trimmed-mean",
+)  # fmt: skip
 GOALS = (  # Milon's pipeline, the other's name, the largest ratio of times
     ("multi-krum", "byzfl multi-krum", 0.35),
     ("multi-krum", "flwr multi-krum", 0.5),

@@ -46,6 +46,7 @@ from milon.pol.aggregation import (
     describe_refusal,
     is_contrary,
     verify_bearable,
+    verify_weights,
 )
 from milon.pol.gram import (
     Coefficients,
@@ -166,6 +167,7 @@ class _Options:
     statistics: frozenset[str]  # tensors that no gradient moves
     seed: bytes  # of the buckets
     headroom_bits: int  # of the grid
+    remembers: bool  # whether there is a round after this one
     on_progress: Progress | None  # told after every stretch of columns
 
 
@@ -180,9 +182,12 @@ def _run(
     state, held = split_memory(round_state)
     trained = [name for name in float_names(state) if name not in options.statistics]
     memory = make_memory(pipeline, held, {name: state[name] for name in trained})
-    centre = {name: memory[slot_name(CENTRE, name)] for name in trained if slot_name(CENTRE, name) in memory}
+    slots = {name: slot_name(CENTRE, name) for name in trained}
+    has_centre = any(slot in held for slot in slots.values())
+    centre = {name: memory[slot] for name, slot in slots.items()} if has_centre else {}
     fit, unfit = split_unfit(state, entries)
     refused = [Standing(entry.account, entry.steps, 0, 0, 0, 0, reason) for entry, reason in unfit]
+    verify_weights([entry.weight for entry in fit], faulty_count)
     blocks = Blocks(state, options.columns, options.statistics, centre, options.on_progress)
     largest = blocks.measure(fit)
     lost = [i for i in range(len(fit)) if not all(isfinite(found[i]) for found in largest.values())]
@@ -196,6 +201,7 @@ def _run(
         refused += far
     choice = _choose(blocks, pipeline, party, options.seed)
     steps = compute_round_steps([entry.steps for entry in party.entries], choice.over_updates.taken)
+    memory = memory if options.remembers else {}
     model = _advance(blocks, pipeline, party, choice, steps, Mover(pipeline, memory))
     require(is_finite(model) and is_finite(memory), Reason.NOT_FINITE, "the aggregate leaves the range of binary32")
     standings = sorted([*_stand(pipeline, party, choice), *refused], key=lambda standing: standing.account)
@@ -236,7 +242,7 @@ def aggregate_round(
         if before[0] == after[0]:
             raise Rejected(Reason.DUPLICATE, f"two finals of account {after[0].hex()}")
     entries = [Entry(AccountId(account), steps, steps, state) for account, steps, state in ordered]
-    options = _Options(columns, True, statistics, seed, HEADROOM_BITS, on_progress)
+    options = _Options(columns, True, statistics, seed, HEADROOM_BITS, True, on_progress)
     model, report = _run(round_state, entries, parse_pipeline(pipeline), faulty_count, options)
     model.update((name, tensor.clone()) for name, tensor in initial_slots.items())
     return {name: model[name] for name in sorted(model)}, report
@@ -266,7 +272,7 @@ def aggregate(
     is_fit = bool(rows) and all(row.dim() == 1 and row.dtype == torch.float32 for row in rows)
     require(is_fit and len({row.numel() for row in rows}) == 1, Reason.DOES_NOT_FIT, "updates are float32 [n, d]")
     require(len(weights) == len(rows), Reason.DOES_NOT_FIT, f"{len(weights)} weights for {len(rows)} updates")
-    base = {NAME: torch.zeros(rows[0].numel(), device=rows[0].device)}
+    base = {NAME: torch.zeros(1, device=rows[0].device).expand(rows[0].numel())}
     parsed = replace(parse_pipeline(pipeline), outer=Outer.PLAIN, outer_numbers=())
     if centre is not None and parsed.rule is Rule.CENTERED_CLIPPING:
         base[slot_name(CENTRE, NAME)] = centre
@@ -274,6 +280,6 @@ def aggregate(
         Entry(AccountId(i.to_bytes(4, "big")), 1, weight, {NAME: row})
         for i, (row, weight) in enumerate(zip(rows, weights, strict=True))
     ]
-    options = _Options(columns, is_screened, frozenset(), seed, headroom_bits, on_progress)
+    options = _Options(columns, is_screened, frozenset(), seed, headroom_bits, False, on_progress)
     model, report = _run(base, entries, parsed, faulty_count, options)
     return model[NAME], replace(report, steps=1)

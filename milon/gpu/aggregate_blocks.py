@@ -149,6 +149,8 @@ class Blocks:
 
     def measure(self, entries: Sequence[Entry]) -> dict[str, list[float]]:
         """Per tensor, the greatest magnitude of every update in it; one that is no finite number gives none either."""
+        if not entries:
+            return {name: [] for name in self._names}
         loops = self._loops_for(entries)
         if loops is not None:
             tell, found = self._begin(self._names), {}

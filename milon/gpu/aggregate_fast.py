@@ -31,6 +31,7 @@ from milon.gpu.aggregate_rules import (
     compute_trimmed_sum,
     compute_weighted_sum,
     divide_scaled,
+    make_network,
 )
 from milon.gpu.compiling import turn
 
@@ -98,28 +99,6 @@ def load() -> Loops | None:
     return loops
 
 
-@cache
-def make_network(count: int, wanted: tuple[int, ...]) -> Any:
-    """The comparators (lower row, higher row) of Batcher's odd-even merge sort (1968) of `count` rows that the wanted
-    places depend on, int32 [comparators, 2]."""
-    pairs: list[tuple[int, int]] = []
-    width = 1
-    while width < count:
-        step = width
-        while step >= 1:
-            for first in range(step % width, count - step, 2 * step):
-                lows = range(first, min(first + step, count - step))
-                pairs += [(low, low + step) for low in lows if low // (2 * width) == (low + step) // (2 * width)]
-            step //= 2
-        width *= 2
-    needed, kept = set(wanted), []
-    for low, high in reversed(pairs):
-        if low in needed or high in needed:
-            needed |= {low, high}
-            kept.append((low, high))
-    return np.array(kept[::-1], dtype=np.int32).reshape(-1, 2)
-
-
 def _run(kernel: Callable[..., Any], columns: int, parts: int, *arguments: Any) -> None:
     """The kernel over all parts, on as many threads."""
     fast.split(kernel, parts, columns, parts, *arguments)
@@ -183,7 +162,13 @@ def _order_arguments(weights: Sequence[int], trimmed: int) -> tuple[Any, ...]:
         ends = trimmed // common
         wanted = (*range(ends), *range(count - ends, count))
     cut = -1 if trimmed < 0 else trimmed // common
-    return make_network(count, wanted), is_even, np.array(lower, dtype=np.int64), sum(lower), cut
+    return (
+        np.array(make_network(count, wanted), dtype=np.int32).reshape(-1, 2),
+        is_even,
+        np.array(lower, dtype=np.int64),
+        sum(lower),
+        cut,
+    )
 
 
 def combine_columns(

@@ -7,6 +7,7 @@ one per update; an update counts as so many equal rows. The rules return numerat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,19 +20,39 @@ BLOCK_COLUMNS = 1 << 15  # see BOUND
 EXACT_BLOCKS = 1 << 10  # int64 sums of 53-bit Gram blocks stay below 2^63 for so many
 MIXED_BITS = 8  # that rows keep below the updates' grid once preparations have mixed them
 INDEX_BITS = UPDATES_MAX.bit_length() - 1  # with a 20-bit value and its sign: 30 bits of one int32 key
-NETWORK_ROWS_MAX = 16  # up to here comparing whole rows beats torch's sort along columns, tenfold at 5 rows
+NETWORK_ROWS_MAX = 64  # up to here comparing whole rows beats torch's sort along columns, tenfold at 5 rows
+
+
+@cache
+def make_network(count: int, wanted: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """The comparators (lower row, higher row) of Batcher's odd-even merge sort (1968) of `count` rows that the wanted
+    places depend on."""
+    pairs: list[tuple[int, int]] = []
+    width = 1
+    while width < count:
+        step = width
+        while step >= 1:
+            for first in range(step % width, count - step, 2 * step):
+                lows = range(first, min(first + step, count - step))
+                pairs += [(low, low + step) for low in lows if low // (2 * width) == (low + step) // (2 * width)]
+            step //= 2
+        width *= 2
+    needed, kept = set(wanted), []
+    for low, high in reversed(pairs):
+        if low in needed or high in needed:
+            needed |= {low, high}
+            kept.append((low, high))
+    return tuple(kept[::-1])
 
 
 def _sort_keys(keys: Tensor) -> Tensor:
-    """The columns of a tensor of integers in ascending order: a transposition network for few rows, else a sort."""
+    """The columns of a tensor of integers in ascending order: a network of whole rows for few of them, else a sort."""
     count = keys.shape[0]
     if count > NETWORK_ROWS_MAX:
         return keys.sort(dim=0).values
     rows = list(keys.unbind(0))
-    for turn in range(count):
-        for low in range(turn % 2, count - 1, 2):
-            first, second = rows[low], rows[low + 1]
-            rows[low], rows[low + 1] = torch.minimum(first, second), torch.maximum(first, second)
+    for low, high in make_network(count, tuple(range(count))):
+        rows[low], rows[high] = torch.minimum(rows[low], rows[high]), torch.maximum(rows[low], rows[high])
     return torch.stack(rows)
 
 

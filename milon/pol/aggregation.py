@@ -78,12 +78,8 @@ class Record:
     void: str  # why the round closed without a new state; empty where it did not
 
 
-def verify_bearable(pipeline: Pipeline, weights: Sequence[int], faulty_count: int) -> None:
-    """Raise `Rejected` unless `pipeline` holds its promise for so many updates, `faulty_count` of them hostile.
-
-    `weights` are verified steps, one per update, before any cap: `compute_capped_weights` lowers them until what
-    holds for the count holds for the weights.
-    """
+def verify_weights(weights: Sequence[int], faulty_count: int) -> None:
+    """Raise `Rejected` unless these numbers are within the bounds of the arithmetic."""
     count = len(weights)
     require(faulty_count >= 0, Reason.OUT_OF_RANGE, f"a tolerance of {faulty_count} hostile updates")
     require(count <= UPDATES_MAX, Reason.TOO_LARGE, f"{count} updates; {UPDATES_MAX} are allowed")
@@ -91,7 +87,16 @@ def verify_bearable(pipeline: Pipeline, weights: Sequence[int], faulty_count: in
         require(0 < weight <= STEPS_MAX, Reason.OUT_OF_RANGE, f"a weight of {weight}; 1 to {STEPS_MAX} are allowed")
     total = sum(weights)
     require(total <= WEIGHT_TOTAL_MAX, Reason.OUT_OF_RANGE, f"a total weight of {total}; {WEIGHT_TOTAL_MAX} is allowed")
-    needed = compute_count_needed(pipeline, faulty_count)
+
+
+def verify_bearable(pipeline: Pipeline, weights: Sequence[int], faulty_count: int) -> None:
+    """Raise `Rejected` unless `pipeline` holds its promise for so many updates, `faulty_count` of them hostile.
+
+    `weights` are verified steps, one per update, before any cap: `compute_capped_weights` lowers them until what
+    holds for the count holds for the weights.
+    """
+    verify_weights(weights, faulty_count)
+    count, needed = len(weights), compute_count_needed(pipeline, faulty_count)
     if count < needed:
         detail = f"{pipeline.text} with {faulty_count} faulty needs {needed} updates; {count} are left"
         raise Rejected(Reason.TOO_FEW, detail)

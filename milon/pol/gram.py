@@ -315,7 +315,7 @@ def _select(rule: Rule, gram: Matrix, rows: Rows, faulty_weight: int) -> Coeffic
 def apply_rule(pipeline: Pipeline, rows: Rows, gram: Matrix, faulty_weight: int) -> Coefficients:
     """The rule's coefficients over the rows; for Bulyan what it selects, for rules per coordinate the weights.
 
-    `gram` holds the updates' inner products; for centered clipping with a centre, its line and column come last.
+    `gram` holds the updates' inner products; where there is a centre, its line and column come last.
     """
     rule = pipeline.rule
     if is_selecting(rule):
@@ -324,6 +324,8 @@ def apply_rule(pipeline: Pipeline, rows: Rows, gram: Matrix, faulty_weight: int)
         taken = compute_geometric_median(compute_row_gram(rows, gram), rows.weights, rows.denominator)
         return Coefficients(taken, sum(taken), 0, ())
     if rule is Rule.CENTERED_CLIPPING:
+        if len(gram) == len(rows.numerators[0]):  # no centre yet: it is zero
+            gram = [*([*row, 0] for row in gram), [0] * (len(gram) + 1)]
         products = compute_row_gram(_with_centre(rows), gram)
         taken, centre = compute_centered_clipping(products, rows.weights, rows.denominator, pipeline.rule_numbers[0])
         return Coefficients(taken, sum(taken) + centre, centre, ())

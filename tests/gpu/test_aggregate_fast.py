@@ -11,6 +11,7 @@ import torch
 
 from milon.gpu import aggregate_fast
 from milon.gpu.aggregate import aggregate, aggregate_round
+from milon.gpu.aggregate_rules import make_network
 from milon.gpu.attacks import bell_curve
 from milon.gpu.checkpoint import to_bytes
 
@@ -30,7 +31,7 @@ def test_networks_sort_zeros_and_ones(count: int) -> None:
     """What sorts every row of zeros and ones sorts everything (Knuth, volume 3, section 5.3.4)."""
     places = tuple(range(count))
     for wanted in (places, places[:1], places[-1:], tuple(sorted({(count - 1) // 2, count // 2}))):
-        network = aggregate_fast.make_network(count, wanted).tolist()
+        network = make_network(count, wanted)
         for row in product((0, 1), repeat=count):
             values = list(row)
             for low, high in network:
@@ -39,9 +40,9 @@ def test_networks_sort_zeros_and_ones(count: int) -> None:
 
 
 def test_a_network_without_what_nobody_wants_is_shorter() -> None:
-    assert len(aggregate_fast.make_network(32, tuple(range(32)))) == 191  # as Batcher counts
-    assert len(aggregate_fast.make_network(32, (15, 16))) < 160
-    assert len(aggregate_fast.make_network(1, (0,))) == 0
+    assert len(make_network(32, tuple(range(32)))) == 191  # as Batcher counts
+    assert len(make_network(32, (15, 16))) < 160
+    assert len(make_network(1, (0,))) == 0
 
 
 @pytest.mark.usefixtures("_as_before")

@@ -49,15 +49,9 @@ def run(points: Points, text: str, faulty_count: int, weights: list[int] | None 
     pipeline, weights = parse_pipeline(text), weights or [1] * len(points)
     gram, accounts = gram_of(points), [AccountId(bytes([index]) * 32) for index in range(len(points))]
     rows = prepare_rows(pipeline, gram, weights, accounts, faulty_count, b"seed")
-    chosen = spread_over_updates(rows, apply_rule(pipeline, rows, with_no_centre(gram, text), faulty_count))
+    chosen = spread_over_updates(rows, apply_rule(pipeline, rows, gram, faulty_count))
     x, y = place(points, chosen.taken, chosen.whole)
     return float(x), float(y)
-
-
-def with_no_centre(gram: list[list[int]], text: str) -> list[list[int]]:
-    if "centered" not in text:
-        return gram
-    return [*([*row, 0] for row in gram), [0] * (len(gram) + 1)]
 
 
 def test_clip_shortens_to_the_median_length() -> None:
