@@ -14,8 +14,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,12 @@ from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
+from milon.gpu.attacks_steps import Tamper, flip, tampered
 from milon.gpu.capture import Captured, capture
 from milon.gpu.checkpoint import from_bytes, to_bytes
 from milon.gpu.dispute_oracle import Oracle
 from milon.gpu.dispute_referee import Referee
-from milon.gpu.dispute_steps import CPU, Met, WatchedPlan
-from milon.gpu.interpreter import Plan, Result, load, plan_steps
+from milon.gpu.interpreter import load
 from milon.gpu.rows import Dataset, describe_columns
 from milon.gpu.train import RoundWork
 from milon.gpu.work_library import layout_of
@@ -46,69 +46,6 @@ from milon.pol.shapes import DType
 RESULT = Path(__file__).parent / "results" / "dispute.json"
 SEED = Digest(b"\x05" * 32)
 SEGMENT = 2
-Kernel = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Tamper:
-    """A value that one step of the segment gets wrong."""
-
-    step: int  # of the segment
-    value: int  # of the program
-    compute: Callable[[Kernel, Sequence[Tensor]], Tensor]  # from the honest operation and its operands to the value
-
-
-class TamperedPlan(WatchedPlan):
-    """A plan that computes some values otherwise, each in its step, and goes on from them."""
-
-    def __init__(self, plan: Plan, tampers: Sequence[Tamper], first_step: int) -> None:
-        types = compute_types(plan.program)
-        super().__init__(plan.program, CPU, plan.constants, plan_steps(plan.program, types, CPU, None, 1))
-        self._now = -1
-        base = len(plan.program.inputs) + len(plan.program.constants)
-        for tamper in tampers:
-            step = self.steps[tamper.value - base]
-            self.steps[tamper.value - base] = replace(step, kernel=self._wrap(step.kernel, tamper, first_step))
-
-    def _wrap(self, honest: Kernel, tamper: Tamper, first_step: int) -> Kernel:
-        def kernel(*operands: Tensor) -> Sequence[Tensor] | Tensor:
-            is_now = self._now == first_step + tamper.step
-            found: Tensor = tamper.compute(honest, operands) if is_now else honest(*operands)
-            return found
-
-        return kernel
-
-    def run(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey | None) -> Result:
-        """See `Plan`."""
-        self._now = -1 if key is None else key.step
-        return super().run(state, batch, key)
-
-    def walk(self, state: Mapping[str, Tensor], batch: Sequence[Tensor], key: StepKey) -> Iterator[Met]:
-        """See `WatchedPlan`."""
-        self._now = key.step
-        return super().walk(state, batch, key)
-
-
-def flip(element: int, bit: int = 0) -> Callable[[Kernel, Sequence[Tensor]], Tensor]:
-    """The same values but for one bit of one element."""
-
-    def compute(honest: Kernel, operands: Sequence[Tensor]) -> Tensor:
-        changed: Tensor = honest(*operands).contiguous().clone()
-        flat = changed.reshape(-1)
-        if changed.dtype is torch.bool:
-            flat[element] = ~flat[element]
-        else:
-            whole = flat.view(torch.int32) if changed.dtype is torch.float32 else flat
-            whole[element] ^= 1 << bit
-        return changed
-
-    return compute
-
-
-def tampered(work: RoundWork, start: bytes, segment: int, *tampers: Tamper) -> Oracle:
-    """A trainer that computes some values otherwise."""
-    plan = TamperedPlan(work.plan, tampers, segment * work.steps_per_segment)
-    return Oracle(replace(work, plan=plan), start, segment, plan)
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ AdversaryOption = Annotated[
     list[str] | None,
     typer.Option(
         help="INDEX=KIND: sign-flip, scaled, noise, nan, infinity, huge, zero, label-flip, alie, ipm, "
-        "min-max, min-sum, lazy or accept; repeat."
+        "min-max, min-sum, bit-flip, lazy or accept; repeat."
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of each node's worker.")]

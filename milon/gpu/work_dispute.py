@@ -8,6 +8,7 @@ from collections import OrderedDict
 from milon.base.hashing import digest
 from milon.base.ids import Digest
 from milon.base.units import Count
+from milon.gpu.attacks_steps import BIT_FLIP, stand_by
 from milon.gpu.dispute_oracle import Oracle
 from milon.gpu.dispute_referee import Referee
 from milon.gpu.work_library import Files, Library
@@ -49,7 +50,8 @@ class Disputes:
         """
         match request:
             case DisputeAnswer():
-                return DisputeAnswered(self._find(request.work).answer(spot_of(request.work.game)))
+                oracle = self._find(request.work, request.tamper)
+                return DisputeAnswered(oracle.answer(spot_of(request.work.game)))
             case DisputeChoose():
                 return DisputeChosen(self._find(request.work).choose(request.work.game))
             case RefereePiece():
@@ -64,12 +66,15 @@ class Disputes:
         )
         return PieceRefereed(verdict, Count(int((time.perf_counter() - began) * 1000)))
 
-    def _find(self, work: DisputeWork) -> Oracle:
-        """The oracle of the segment, the least recently used given up for a new one."""
+    def _find(self, work: DisputeWork, tamper: str = "") -> Oracle:
+        """The oracle of the segment, the least recently used given up for a new one.
+
+        Of the adversaries one alone stands by its lie; the others have nothing to show but an honest run.
+        """
         item, spec = work.item, work.spec
         numbers = (work.round, item.segment, spec.terms.batch_size, spec.terms.steps_per_segment)
         named = (spec.train, spec.train_rows, work.seed, item.start, *(number.to_bytes(8, "big") for number in numbers))
-        key = digest("oracle", *named)
+        key = digest("oracle", tamper.encode(), *named)
         if key in self._oracles:
             self._oracles.move_to_end(key)
             return self._oracles[key]
@@ -77,5 +82,6 @@ class Disputes:
             self._oracles.popitem(last=False)
         files = Files(work.files)
         round_work = self._library.open_work(files, spec, work.seed, work.round)
-        self._oracles[key] = Oracle(round_work, files.read(item.start), int(item.segment))
+        make = stand_by if tamper == BIT_FLIP else Oracle
+        self._oracles[key] = make(round_work, files.read(item.start), int(item.segment))
         return self._oracles[key]

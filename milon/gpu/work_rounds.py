@@ -16,6 +16,7 @@ from milon.base.units import Count
 from milon.gpu.aggregate import aggregate_round
 from milon.gpu.attacks_kinds import GUESSES_MAX, LABEL_FLIP, apply_attack, guess_finals
 from milon.gpu.attacks_rows import count_classes, flip_labels
+from milon.gpu.attacks_steps import BIT_FLIP, flip_bit
 from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, OUTER_PREFIX, from_bytes, map_file, to_bytes
 from milon.gpu.evaluate import Evaluation, evaluate_state
 from milon.gpu.interpreter import Plan
@@ -26,7 +27,6 @@ from milon.gpu.work_library import Files, Library, layout_of, statistics_of, wri
 from milon.pol.aggregation import Record, Report, Standing
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
 from milon.pol.program import ProgramKind
-from milon.pol.terms import JobSpec
 from milon.pol.verdict import Refusal, RoundOutcome
 from milon.pol.work import (
     AggregateRound,
@@ -47,13 +47,6 @@ def _elapsed_ms(began: float) -> Count:
     return Count(int((time.perf_counter() - began) * 1000))
 
 
-def _open_work(spec: JobSpec, files: Files, library: Library, seed: Digest, round_number: int) -> RoundWork:
-    plan = library.open_program(files, spec.train, ProgramKind.TRAIN)
-    data = library.open_dataset(files, spec.train_rows)
-    terms = spec.terms
-    return RoundWork(plan, layout_of(plan.program), data, terms.batch_size, terms.steps_per_segment, seed, round_number)
-
-
 def _tamper(request: TrainSegments, kept: Sequence[bytes], run: SegmentRun) -> SegmentRun:
     """The run as an adversary claims it: a hostile state under the traces of the real steps.
 
@@ -65,6 +58,16 @@ def _tamper(request: TrainSegments, kept: Sequence[bytes], run: SegmentRun) -> S
     return replace(run, state=to_bytes(apply_attack(request.tamper, states[0], from_bytes(run.state), seed, guesses)))
 
 
+def _run_flipped(request: TrainSegments, work: RoundWork, start: bytes) -> Iterator[SegmentRun]:
+    """Honest runs but for the last one, which goes on from a number that is false."""
+    last = request.first + request.count - 1
+    for segment in range(request.first, last + 1):
+        own = work if segment < last else flip_bit(work, segment)
+        for run in train_segments(own, start, segment, 1):
+            yield run
+            start = run.state
+
+
 def _run_segments(request: TrainSegments, work: RoundWork, start: bytes) -> Iterator[SegmentRun]:
     """The runs as they are claimed; an adversary's last one is not what it trained, or not on the prescribed rows."""
     if request.tamper == LAZY:
@@ -72,6 +75,9 @@ def _run_segments(request: TrainSegments, work: RoundWork, start: bytes) -> Iter
         return
     if request.tamper == LABEL_FLIP:
         work = replace(work, data=flip_labels(work.data, count_classes(work.data)))
+    if request.tamper == BIT_FLIP:
+        yield from _run_flipped(request, work, start)
+        return
     if request.tamper in ("", LABEL_FLIP):
         yield from train_segments(work, start, request.first, request.count)
         return
@@ -94,7 +100,7 @@ def train(request: TrainSegments, library: Library, answer: Callable[[Progress],
     """
     began = time.perf_counter()
     files = Files(request.files)
-    work = _open_work(request.spec, files, library, request.seed, request.round)
+    work = library.open_work(files, request.spec, request.seed, request.round)
     records: list[SegmentRecord] = []
     traces: list[Digest] = []
     written: list[BlobFile] = []
@@ -111,7 +117,7 @@ def replay(request: ReplaySegments, library: Library) -> SegmentsReplayed:
     """Replay every item; `Rejected(UNAVAILABLE)` where a start state or another blob is not here."""
     began = time.perf_counter()
     files = Files(request.files)
-    work = _open_work(request.spec, files, library, request.seed, request.round)
+    work = library.open_work(files, request.spec, request.seed, request.round)
     starts = [files.read(item.start) for item in request.items]
     results = tuple(replay_segment(work, start, item) for start, item in zip(starts, request.items, strict=True))
     return SegmentsReplayed(results, _elapsed_ms(began))

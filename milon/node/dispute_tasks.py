@@ -55,7 +55,9 @@ async def perform_dispute(context: TaskContext, duty: DisputeDuty) -> AnswerDisp
             work = await _open_segment(context, duty)
             if work is None:
                 raise Rejected(Reason.TOO_LARGE, "the state before the segment is none of this job's")
-            answered = as_result(DisputeAnswered, await _ask(context, duty, DisputeAnswer(work)))
+            is_false = claim.accusation.segment == claim.first + claim.count - 1
+            request = DisputeAnswer(work, context.adversary if is_false else "")
+            answered = as_result(DisputeAnswered, await _ask(context, duty, request))
             return AnswerDispute(claim.claim, dispute, duty.game.moves, answered.answer)
         case DisputeChooseDuty():
             work = await _open_segment(context, duty)

@@ -166,12 +166,13 @@ class DisputeWork:
     game: dispute.Game  # see there
 
 
-@wire("dispute-answer-work/1")
+@wire("dispute-answer-work/2")
 @dataclass(frozen=True, slots=True)
 class DisputeAnswer:
-    """Say what an honest run shows where the game asks the trainer; reads the state before the segment."""
+    """Say what a run shows where the game asks the trainer; reads the state before the segment."""
 
     work: DisputeWork  # the segment and the game
+    tamper: str = ""  # empty for the honest; an adversary's kind where it claimed the segment falsely
 
 
 @wire("dispute-answered/1")

@@ -10,10 +10,10 @@ import torch
 
 from bench import models
 from bench.cases import CASES, make_batch
-from bench.proof_dispute import Tamper, tampered
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
+from milon.gpu.attacks_steps import Tamper, tampered
 from milon.gpu.capture import capture
 from milon.gpu.checkpoint import state_digest, to_bytes
 from milon.gpu.dispute_oracle import Oracle

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.proof_dispute import Tamper, TamperedPlan, flip, play
+from bench.proof_dispute import play
 from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
 from milon.gpu import dispute_timeline
+from milon.gpu.attacks_steps import Tamper, TamperedPlan, flip
 from milon.gpu.checkpoint import from_bytes, to_bytes
 from milon.gpu.dispute_oracle import Oracle
 from milon.gpu.dispute_piece import Piece, count_pieces, read_piece

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from milon.base.errors import Reason, Rejected
 from milon.gpu.attacks_kinds import KINDS
+from milon.gpu.attacks_steps import BIT_FLIP
 from milon.gpu.work_rounds import LAZY
 from milon.node.config import (
     ADVERSARIES,
@@ -87,7 +88,7 @@ def test_a_bootstrap_address_needs_host_port_and_peer(address: str) -> None:
 
 
 def test_the_adversaries_are_those_that_exist() -> None:
-    assert set(ADVERSARIES) == {*KINDS, LAZY, ACCEPTING}
+    assert set(ADVERSARIES) == {*KINDS, BIT_FLIP, LAZY, ACCEPTING}
 
 
 def test_a_folder_without_settings_says_what_to_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from milon.base.codec import encode
-from milon.base.errors import Reason, Rejected, require
+from milon.base.errors import Reason, Rejected
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.signing import secret_key_from
 from milon.base.units import Count, Height, Round
@@ -16,33 +16,13 @@ from milon.chain.params import Parameters
 from milon.contracts.claims_records import ClaimRecord, ClaimStatus
 from milon.node.task_context import SHARDS_MAX, TaskContext, fetch_job, fetch_starts
 from milon.node.work_progress import WorkBoard
-from milon.p2p.blob_store import BlobStore
 from milon.pol.claim import SegmentRecord, SegmentRecords, commit_trace, compute_records_root
 from milon.pol.terms import DataManifest, Field, Shard
 from milon.pol.work import Progress, Request, Result, SegmentReplayed
 from tests.contracts.helpers import make_spec, name_of
+from tests.node.local_blobs import LocalBlobs
 
 STATE_BYTES = 100
-
-
-class LocalBlobs:
-    """A store without a network behind it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = BlobStore(folder)
-
-    async def ensure(self, blob: Digest, size_max_bytes: int, timeout_s: float) -> Path:
-        path = self.store.path(blob)
-        if path is None:
-            raise Rejected(Reason.UNAVAILABLE, "not here")
-        require(path.stat().st_size <= size_max_bytes, Reason.TOO_LARGE, "larger")
-        return path
-
-    async def put_bytes(self, raw: bytes) -> Digest:
-        return self.store.put_bytes(raw)
-
-    async def put_file(self, path: Path) -> Digest:
-        return self.store.put_file(path)
 
 
 async def refuse_work(request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
