@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -15,6 +16,7 @@ from milon.gpu.checkpoint import (
     HEADER_MAX_BYTES,
     export_model,
     from_bytes,
+    map_file,
     state_digest,
     to_bytes,
     verify_same_shape,
@@ -38,6 +40,31 @@ def file_of(header: str, body: bytes = b"") -> bytes:
 
 def one(name: str = "model.a", dtype: str = "F32", shape: str = "1", offsets: str = "0,4") -> str:
     return f'{{"{name}":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{offsets}]}}}}'
+
+
+def test_a_mapped_file_is_the_state_and_stays_as_it_is(tmp_path: Path) -> None:
+    """The three truth values put the numbers behind them on odd places."""
+    state = {**example_state(), "model.zzz": torch.tensor([1.5, 2.5])}
+    path = tmp_path / "state"
+    path.write_bytes(raw := to_bytes(state))
+    mapped = map_file(path)
+    assert to_bytes(mapped) == raw
+    for tensor in mapped.values():
+        if tensor.dtype == torch.float32:
+            tensor.fill_(3.0)
+    assert path.read_bytes() == raw
+
+
+@pytest.mark.parametrize("raw", [b"", b"1234567", file_of(one("other.a"), bytes(4)), file_of(one(), bytes(5))])
+def test_what_is_no_state_is_not_mapped_either(raw: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(raw)
+    with pytest.raises(Rejected):
+        map_file(path)
+    path.write_bytes(file_of(one("model.a", "BOOL", "1", "0,1"), b"\x02"))
+    with pytest.raises(Rejected) as refusal:
+        map_file(path)
+    assert refusal.value.reason is Reason.NOT_CANONICAL
 
 
 def same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
