@@ -30,7 +30,7 @@ EXIT_JOB_WRONG = 2  # what the user must change stands on standard error
 _WHOLE_NUMBERS = (
     "rounds", "segments_per_round", "steps_per_segment", "batch_size", "faulty_count", "committee_size", "trainers_min",
     "trainers_target", "enrol_blocks", "claim_blocks", "attest_blocks", "judge_blocks", "aggregate_blocks", "reward",
-    "segment_price", "replay_price", "bond_min",
+    "segment_price", "replay_price", "bond_min", "dispute_blocks", "challenge_blocks",
 )  # fmt: skip
 
 
@@ -107,6 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train-data", type=Path, help="an .npz file instead of the job's training data")
     parser.add_argument("--evaluation-data", type=Path, help="an .npz file instead of the job's evaluation data")
     parser.add_argument("--aggregator", help="a pipeline, such as trimmed-mean or arc,nnm,median")
+    parser.add_argument("--settlement", help="replay or bisection: how a challenged segment is decided")
     parser.add_argument("--audit", help="share of segments that each verifier replays: 0.25, or one per round: 0,0,1")
     parser.add_argument("--audit-ppm", help="the same in parts per million: 250000, or 0,0,1000000")
     parser.add_argument("--trainers", help="account ids of who may take part, with commas between")
@@ -117,7 +118,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _read_overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     overrides: dict[str, Any] = {
-        name: getattr(parsed, name) for name in (*_WHOLE_NUMBERS, "aggregator") if getattr(parsed, name) is not None
+        name: getattr(parsed, name)
+        for name in (*_WHOLE_NUMBERS, "aggregator", "settlement")
+        if getattr(parsed, name) is not None
     }
     try:
         if parsed.audit is not None:
