@@ -5,7 +5,8 @@
 
     power >= Q FALSE        REFUTED: slashed, barred; half burns, half is the challenger's
     power >= Q UNAVAILABLE  VOID: a smaller share is taken the same way; only once the trainer had its time to show it
-    power >= Q TRUE         back to where it was; FALSE costs the challenger what the lie would have cost the trainer
+    power >= Q TRUE         back to where it was; FALSE costs the challenger what the lie would have cost the trainer,
+                            UNAVAILABLE the challenge bond where it is no member of the committee
     no quorum in time       VOID, nobody is paid and nobody loses stake
     the trainer is silent   VOID, nobody is paid; the stake stays
     the challenger is       back to where it was; the challenge bond is forfeited, half burns, half is the trainer's
@@ -191,7 +192,15 @@ def _overrule(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
     if accusation.verdict is Verdict.FALSE:
         taken = take_stake(draft, accusation.challenger, int(moment.parameters.slash_ppm))
         _punish(draft, record, accusation.challenger, record.trainer, taken)
+    elif accusation.challenger not in record.committee:
+        _forfeit(draft, record, moment)  # a member says what it met on duty; a stranger had better be sure
     return _end_accusation(record)
+
+
+def _forfeit(draft: Draft, record: ClaimRecord, moment: Moment) -> None:
+    challenger = record.accusation.challenger
+    taken = take_bond(draft, challenger, int(moment.parameters.challenge_bond))
+    _punish(draft, record, challenger, record.trainer, taken, "forfeit")
 
 
 def _refute(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
@@ -277,13 +286,12 @@ def advance_challenged(draft: Draft, record: ClaimRecord, moment: Moment) -> Cla
 
 
 def _end_waiting(draft: Draft, record: ClaimRecord, moment: Moment) -> ClaimRecord:
-    segment, challenger = record.accusation.segment, record.accusation.challenger
+    segment = record.accusation.segment
     turn = Turn.REFEREES if record.status is ClaimStatus.SUSPENDED else load_game(draft, record).turn
     draft.remove(dispute_key(record.claim))
     if turn is Turn.REFEREES:
         return void_unpaid(record, f"no quorum judged segment {segment} in time")
     if turn is Turn.TRAINER:
         return void_unpaid(record, f"the trainer gave no answer on segment {segment} in time")
-    taken = take_bond(draft, challenger, int(moment.parameters.challenge_bond))
-    _punish(draft, record, challenger, record.trainer, taken, "forfeit")
+    _forfeit(draft, record, moment)
     return _settle_next(draft, _end_accusation(record), terms_of(draft, record), moment)

@@ -228,3 +228,13 @@ def test_reveals_are_not_asked_of_who_challenged() -> None:
     assert {entry.status for entry in closed.claims} == {"accepted"}
     assert payments(world, "lapse") == []
     assert forbidden(world) == []
+
+
+def test_a_strangers_word_that_states_are_withheld_costs_it_the_challenge_bond_where_they_are_not() -> None:
+    world, watcher = make_open_world()
+    job = start_job(world, rounds=Count(1))
+    claim = first_claim(world, job, ClaimStatus.COMMITTING)
+    assert world.chain.do((watcher, Challenge(claim.claim, claim.first, Verdict.UNAVAILABLE))) == ("",)
+    (closed,) = world.finish(job)
+    assert {entry.status for entry in closed.claims} == {"accepted"}
+    assert (lost(world, watcher), payments(world, "forfeit"), payments(world, "refutation")) == (100, [100], [50])

@@ -7,7 +7,8 @@ number on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import random
+from dataclasses import dataclass, field, replace
 
 from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
@@ -207,3 +208,30 @@ def judge(honest: Run, recorded: Digest, game: Game) -> bool:
     if count > TERMS_ENOUGH:
         return False
     return game.part == honest.partial(spot, first, count)
+
+
+def bend_answer(answer: Answer, chance: random.Random) -> Answer:
+    """The answer with something in it changed, so that it may still pass."""
+    if answer.partials:
+        parts = list(answer.partials)
+        place = chance.randrange(len(parts))
+        shifted = parts[place].total + chance.choice((-1, 1, 1000))
+        parts[place] = make_partial(parts[place].left_max + chance.choice((0, 1)), -1, shifted, is_special=False)
+        if chance.random() < 0.7 and len(parts) > 2:
+            parts[0] = combine_partials(parts[1:])
+        return replace(answer, partials=tuple(parts))
+    if answer.children:
+        children = list(answer.children)
+        place = chance.randrange(len(children))
+        children[place] = Digest(chance.randbytes(32))
+        return replace(answer, children=tuple(children[: chance.choice((len(children), place + 1))]))
+    if answer.raw and chance.random() < 0.5:
+        return replace(answer, raw=chance.randbytes(len(answer.raw)))
+    return chance.choice(
+        (answer, Answer(raw=chance.randbytes(32)), Answer(piece=b"else"), Answer(children=(Digest(bytes(32)),)))
+    )
+
+
+def random_choice(chance: random.Random) -> Choice:
+    pick = chance.choice((Pick.CHILD, Pick.CHILD, Pick.CHILD, Pick.NOTHING, Pick.SHAPE))
+    return Choice(pick, Count(chance.randrange(17) if pick is Pick.CHILD else 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -29,7 +28,7 @@ from milon.pol.dispute import (
     spot_of,
 )
 from milon.pol.dispute_tree import compute_node_digest
-from tests.pol.dispute_toy import ELEMENTS, VALUES, Run, judge
+from tests.pol.dispute_toy import ELEMENTS, VALUES, Run, bend_answer, judge, random_choice
 
 STEPS = 18
 HONEST = Run(STEPS)
@@ -84,33 +83,6 @@ def test_a_record_of_another_state_than_the_last_is_found() -> None:
     assert (game.level, game.value) == (Level.BINDING, 1)
     assert not judge(HONEST, Run(STEPS, bend={(STEPS, 0, 0): 1}).state_root(STEPS), game)
     assert judge(HONEST, HONEST.state_root(STEPS), game)
-
-
-def bend_answer(answer: Answer, chance: random.Random) -> Answer:
-    """The answer with something in it changed, so that it may still pass."""
-    if answer.partials:
-        parts = list(answer.partials)
-        place = chance.randrange(len(parts))
-        shifted = parts[place].total + chance.choice((-1, 1, 1000))
-        parts[place] = make_partial(parts[place].left_max + chance.choice((0, 1)), -1, shifted, is_special=False)
-        if chance.random() < 0.7 and len(parts) > 2:
-            parts[0] = combine_partials(parts[1:])
-        return replace(answer, partials=tuple(parts))
-    if answer.children:
-        children = list(answer.children)
-        place = chance.randrange(len(children))
-        children[place] = Digest(chance.randbytes(32))
-        return replace(answer, children=tuple(children[: chance.choice((len(children), place + 1))]))
-    if answer.raw and chance.random() < 0.5:
-        return replace(answer, raw=chance.randbytes(len(answer.raw)))
-    return chance.choice(
-        (answer, Answer(raw=chance.randbytes(32)), Answer(piece=b"else"), Answer(children=(Digest(bytes(32)),)))
-    )
-
-
-def random_choice(chance: random.Random) -> Choice:
-    pick = chance.choice((Pick.CHILD, Pick.CHILD, Pick.CHILD, Pick.NOTHING, Pick.SHAPE))
-    return Choice(pick, Count(chance.randrange(17) if pick is Pick.CHILD else 0))
 
 
 @pytest.mark.parametrize("seed", range(12))
