@@ -8,7 +8,7 @@ RUNS ?= 20
 COUNT ?= 100000
 WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-robustness bench-aggregate clean
+.PHONY: venv demo test check simulate mutants attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -93,6 +93,9 @@ bench-aggregate: venv
 # Not part of `bench`: about 40 minutes of one core; WORKERS=N shares them out.
 bench-robustness: venv
 	$(BIN)/python -m bench.robustness --workers $(WORKERS)
+
+bench-proof: venv
+	$(BIN)/python -m bench.proof
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
