@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -40,6 +41,8 @@ from milon.pol.work import (
 )
 
 Programs = Sequence[tuple[int, Plan]]  # evaluation: rows in a batch, program
+PROGRESS_ELEMENTS_MIN = 1 << 24  # numbers in all updates: from about half a second on
+PASSES_MAX = 4  # magnitudes, comparison, inner products, combination
 LAZY = "lazy"  # the adversary that does not train: it claims that every segment left the state as it was
 
 
@@ -177,7 +180,29 @@ def _report_nothing(request: AggregateRound) -> Report:
     return Report(terms.aggregator, int(terms.faulty_count), 0, standings)
 
 
-def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
+def _count_percents(elements: int, answer: Callable[[Progress], None]) -> Callable[[int, int], None] | None:
+    """What tells people of each hundredth of a large aggregation; None for a small one, done before anybody looks.
+
+    Passes over the updates are four at most; a round with fewer ends before the last hundredth.
+    """
+    if elements < PROGRESS_ELEMENTS_MIN:
+        return None
+    passes, told = 0, 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal passes, told
+        reached = (passes * total + done) * 100 // (PASSES_MAX * total)
+        passes += done >= total
+        while told < reached:
+            told += 1
+            answer(Progress(Count(told), Count(NAN_BITS)))
+
+    return tell
+
+
+def aggregate(
+    request: AggregateRound, library: Library, answer: Callable[[Progress], None] = lambda progress: None
+) -> RoundAggregated:
     """Combine the finals by the job's aggregator, write the new state and evaluate it.
 
     Where it cannot bear what is left, or the result cannot be evaluated, the outcome is void: the state is the
@@ -200,9 +225,9 @@ def aggregate(request: AggregateRound, library: Library) -> RoundAggregated:
     # Every file is open by now: what is refused from here on is refused alike on every machine.
     try:
         pipeline, faulty_count = spec.terms.aggregator, int(spec.terms.faulty_count)
-        state, report = aggregate_round(
-            {**round_state, **memory}, finals, pipeline, faulty_count, slots, statistics=statistics, seed=request.seed
-        )
+        on_progress = _count_percents(len(finals) * len(raw) // 4, answer)
+        options: dict[str, Any] = {"statistics": statistics, "seed": request.seed, "on_progress": on_progress}
+        state, report = aggregate_round({**round_state, **memory}, finals, pipeline, faulty_count, slots, **options)
         evaluation = evaluate_state(state, programs, rows)
     except Rejected as rejected:
         outcome = _void(request, _evaluate_old(round_state, programs, rows), problems, rejected.detail)

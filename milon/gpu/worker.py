@@ -94,7 +94,7 @@ def _make_performer(threads: int, device: str, shards: int) -> Callable[[Request
                     case ReplaySegments():
                         return work_rounds.replay(request, library)
                     case AggregateRound():
-                        return work_rounds.aggregate(request, library)
+                        return work_rounds.aggregate(request, library, answer)
         except Rejected as rejected:
             return _refuse(rejected.reason, rejected.detail)
         except MemoryError:

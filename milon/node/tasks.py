@@ -85,6 +85,7 @@ from milon.pol.work import (
 
 _LOG = logging.getLogger(__name__)
 
+PERCENTS = 100  # an aggregation's parts, as people see it
 WITHHELD = "its final state was not to be had"  # part of signed outcomes: the same words everywhere
 CHECKED_MAX = 64  # as many as jobs may be open
 ATTESTATION_MAX_BYTES = 4_096  # one of some 300 bytes
@@ -342,7 +343,7 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
     files += tuple({file.blob: file for file in found.values()}.values())
     async with _scratch(context, duty) as folder:
         request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder), duty.seed)
-        with context.board.showing("aggregate", duty.job, duty.round, len(finals), None) as on_progress:
+        with context.board.showing("aggregate", duty.job, duty.round, PERCENTS, None) as on_progress:
             aggregated = as_result(RoundAggregated, await context.work(request, 0, on_progress))
         for file in aggregated.files:
             await context.blobs.put_file(Path(file.path))

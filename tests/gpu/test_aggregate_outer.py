@@ -17,7 +17,7 @@ from milon.gpu import work_rounds
 from milon.gpu.aggregate import aggregate, aggregate_round
 from milon.gpu.checkpoint import from_bytes, to_bytes
 from milon.gpu.work_library import Library
-from milon.pol.work import AggregateRound, FinalState, RoundAggregated, SegmentsTrained, TrainSegments
+from milon.pol.work import AggregateRound, FinalState, Progress, RoundAggregated, SegmentsTrained, TrainSegments
 from tests.gpu.small_job import SEED, list_files, prepare_small
 
 torch.set_num_threads(1)
@@ -120,8 +120,10 @@ def test_what_no_gradient_moves_is_not_for_the_outer_optimizer() -> None:
     assert "outer.momentum.mean" not in new
 
 
-def test_a_job_whose_outer_optimizer_remembers(tmp_path: Path) -> None:
+def test_a_job_whose_outer_optimizer_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rounds through the worker's own functions: the memory travels in the state, and training does not see it."""
+    monkeypatch.setattr(work_rounds, "PROGRESS_ELEMENTS_MIN", 0)
+    told: list[Progress] = []
     prepared, library = prepare_small(), Library()
     terms = replace(prepared.spec.terms, aggregator="nnm,median,nesterov", faulty_count=Count(0))
     spec, files = replace(prepared.spec, terms=terms), list_files(prepared)
@@ -135,7 +137,9 @@ def test_a_job_whose_outer_optimizer_remembers(tmp_path: Path) -> None:
             files += trained.files
             finals.append(FinalState(AccountId(bytes([first]) * 32), Count(2), trained.records[-1].state))
         asked = AggregateRound(spec, files, state, Count(number), tuple(finals), str(tmp_path), SEED)
-        found = work_rounds.aggregate(asked, library)
+        told.clear()
+        found = work_rounds.aggregate(asked, library, told.append)
+        assert [int(progress.segment) for progress in told] == list(range(1, 101))
         assert isinstance(found, RoundAggregated) and not found.outcome.void
         assert (found.record.before, found.record.after) == (state, found.outcome.state)
         assert found.record.finals == tuple(final.state for final in finals)
