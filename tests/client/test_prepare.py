@@ -20,7 +20,7 @@ from milon.client.prepare import prepare
 from milon.gpu.checkpoint import state_digest
 from milon.gpu.work_rehearsal import find_hard_rows, rehearse
 from milon.pol.aggregation import Rule
-from milon.pol.terms import JobSpec
+from milon.pol.terms import JobSpec, Settlement
 from tests.gpu.small_job import make_job, make_model, make_rows, prepare_small
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,13 +52,14 @@ def test_the_command_line_prepares_with_overrides(tmp_path: Path, job_file: Path
     x, y = make_rows(40, 5)
     numpy.savez(tmp_path / "train.npz", images=x.double().numpy(), classes=y.numpy().astype("int16"))
     arguments = ["--rounds", "3", "--aggregator", "median", "--audit", "0,0,1", "--reward", "1000000",
-                 "--train-data", str(tmp_path / "train.npz"), "--out", str(tmp_path / "out")]  # fmt: skip
+                 "--settlement", "bisection", "--dispute-blocks", "9", "--train-data", str(tmp_path / "train.npz"), "--out", str(tmp_path / "out")]  # fmt: skip
     command = [sys.executable, "-m", "milon.client.prepare", str(job_file), *arguments]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     summary = json.loads(found.stdout.splitlines()[-1])
     spec = decode(JobSpec, Path(summary["spec"]).read_bytes())
     assert (spec.terms.rounds, spec.terms.aggregator, summary["reward"]) == (3, Rule.MEDIAN, 1_000_000)
     assert spec.terms.audit_ppm == (0, 0, 1_000_000)
+    assert (spec.terms.settlement, spec.terms.dispute_blocks) == (Settlement.BISECTION, 9)
     assert "training data: 40 rows" in found.stderr and "one step: " in found.stderr
     assert summary["blobs"] == len([path for path in (tmp_path / "out").iterdir() if len(path.name) == 64])
 
