@@ -8,7 +8,7 @@ RUNS ?= 20
 COUNT ?= 100000
 WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
+.PHONY: venv demo test check simulate mutants persist partition attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -45,6 +45,12 @@ attacks: venv
 
 honest: venv
 	$(BIN)/python -m bench.honest
+
+persist: venv
+	$(BIN)/python -m tests.system.persist
+
+partition: venv
+	$(BIN)/python -m tests.system.partition
 
 soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)

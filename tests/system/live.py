@@ -200,6 +200,20 @@ class Live:
         return found
 
 
+def list_differences(live: Live, first: int, tip: int, looks: int = 120) -> list[str]:
+    """Heights from `first` to `tip` at which nodes do not hold the same header; every one, or so many spread evenly.
+
+    A header names the one below by its hash: what is the same at the tip is the same all the way down, and the looks
+    further down are for what the stores give out.
+    """
+    found = []
+    for height in sorted({*range(first, tip + 1, max(1, (tip - first) // looks)), tip}):
+        headers = [(live.block(node, height) or {}).get("header") for node in range(len(live.folders))]
+        if headers[0] is None or any(header != headers[0] for header in headers):
+            found.append(f"height {height}: headers differ, or are not there: {headers}")
+    return found
+
+
 def group_members(group: int) -> list[int]:
     """Living processes of a process group."""
     found = []
