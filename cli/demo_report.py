@@ -76,7 +76,7 @@ def sum_rewards(rounds: Sequence[Json]) -> dict[str, int]:
     earned: dict[str, int] = {}
     for closed in rounds:
         for payment in closed["payments"]:
-            if payment["reason"] not in ("fee", "refund", "slash"):
+            if payment["reason"] in ("segments", "replays", "refutation"):
                 earned[payment["account"]] = earned.get(payment["account"], 0) + payment["amount"]
     return dict(sorted(earned.items()))
 

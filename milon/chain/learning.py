@@ -12,6 +12,14 @@ from milon.base.units import Amount, Count, Round
 from milon.chain.block import Receipt
 from milon.pol.verdict import RoundOutcome
 
+# Reasons of payments that are taken of a stake, and what for.
+PENALTIES = {
+    "slash": "refuted claim",
+    "withholding": "withheld states",
+    "lapse": "a part in a committee left undone",
+    "forfeit": "a challenge left undone",
+}
+
 
 @wire("settled-claim/1")
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from milon.base.codec import decode
 from milon.base.ids import AccountId, Digest, JobId
 from milon.base.units import Amount, Count, Height, Nonce, Power, TimeMs
 from milon.chain.block import Block, compute_header_hash
-from milon.chain.learning import BlockReport
+from milon.chain.learning import PENALTIES, BlockReport
 from milon.chain.transaction import compute_transaction_hash
 from milon.contracts.accounts import load_account, load_validators
 from milon.contracts.claims import load_claim
@@ -153,9 +153,11 @@ def build_account_view(reader: StoreReader, account: AccountId, next_nonce: Nonc
         for _, raw in reader.scan(b"closed-round/"):
             archived = decode(ArchivedRound, raw)
             slashes += [
-                SlashView(archived.height, payment.amount, f"round {archived.closed.round}: refuted claim")
+                SlashView(
+                    archived.height, payment.amount, f"round {archived.closed.round}: {PENALTIES[payment.reason]}"
+                )
                 for payment in archived.closed.payments
-                if payment.account == account and payment.reason == "slash"
+                if payment.account == account and payment.reason in PENALTIES
             ]
     validator = load_validator(ledger, account)
     if validator.is_tombstoned:
