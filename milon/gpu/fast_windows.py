@@ -252,15 +252,16 @@ def _find_scales(loops: ModuleType, images: Tensor, table: Any, bits: int) -> tu
 
 def _correlate(gradient: Tensor, images: Tensor, table: Table, bits: int) -> Tensor:
     from milon.gpu import kernels_correlate as loops
+    from milon.gpu.kernels_tiles import COLUMNS, ROWS
 
     frame = table.frame(images.shape[2], images.shape[3])
     images = frame.take(images)
     batch, channels = images.shape[:2]
     outer, (window, places) = gradient.shape[1], frame.table.shape
     gradient = gradient.reshape(batch, outer, places).contiguous()
-    pairs, stripes = (places + 1) // 2, -(-outer // loops.COLUMNS)
+    pairs, stripes = (places + 1) // 2, -(-outer // COLUMNS)
     together, step = max(1, min(batch, _LINE_PAIRS // pairs)), min(pairs, _LINE_PAIRS)
-    size = _digits(bits) * stripes * batch * pairs * loops.COLUMNS
+    size = _digits(bits) * stripes * batch * pairs * COLUMNS
     packed = fast.flat(fast.spaces.take("right", (size,), torch.int32))
     all_places = np.arange(places, dtype=np.uint32).reshape(1, places)
     outer_forth, outer_back = _find_scales(loops, gradient, all_places, bits)
@@ -273,7 +274,7 @@ def _correlate(gradient: Tensor, images: Tensor, table: Table, bits: int) -> Ten
     forth, back = _find_scales(loops, images, frame.table, bits)
     result = torch.empty(outer, channels * window)
     fast.split(
-        loops.correlate, -(-channels * window // loops.ROWS), result.numel() * places,
+        loops.correlate, -(-channels * window // ROWS), result.numel() * places,
         fast.flat(images), frame.table, frame.plane, channels, together, step, forth, back, packed, ends,
         outer_back[:outer], outer, bits, fast.flat(result),
     )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class Plan:
         clean: set[int] = set()  # numbers of values that were seen to hold no NaN
         with torch.no_grad(), fast.own_threads() if self.device.type == "cpu" else nullcontext():
             for step in self.steps:
-                operands = [values[operand] for operand in step.operands]
+                operands: list[Any] = [values[operand] for operand in step.operands]
                 given: Sequence[Tensor] | Tensor
                 if isinstance(step.kernel, ChainKernel):
                     given, seen = step.kernel.run(operands)

@@ -201,9 +201,11 @@ def make_fit(width: int, limit: int) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
     def fit(context: Any, words: Any, pairs: Any) -> tuple[Any, Callable[..., Any]]:
         """At least one, at most `pairs`; the words by address. Up to a vector after them is read, and may count."""
-        return types.int64(types.int64, types.int64), lambda _, builder, __, given: _emit_fit(
-            builder, *given, width, limit
-        )
+
+        def generate(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+            return _emit_fit(builder, given[0], given[1], width, limit)
+
+        return types.int64(types.int64, types.int64), generate
 
     return fit
 
