@@ -1,8 +1,8 @@
 """`python -m bench.proof_dispute`: what a dispute costs, from its opening to the verdict, on real models.
 
 A trainer that computes one value of one step otherwise plays against an honest challenger to the end. Measured: moves,
-bytes of all moves, seconds of either side's computing, the referee's seconds and memory, each in a process of its own
-on one thread. On a chain each move takes at least a block besides.
+bytes of all moves, processor seconds of either side, the referee's and its memory, each in a process of its own on one
+thread. On a chain each move takes at least a block besides.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from bench import models
-from bench.cases import CASES, make_batch
+from bench.honest import open_model
 from milon.base.codec import decode, encode
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
 from milon.gpu.attacks_steps import Tamper, flip, tampered
-from milon.gpu.capture import Captured, capture
+from milon.gpu.capture import capture
 from milon.gpu.checkpoint import from_bytes, to_bytes
 from milon.gpu.dispute_oracle import Oracle
 from milon.gpu.dispute_referee import Referee
@@ -46,6 +45,7 @@ from milon.pol.shapes import DType
 RESULT = Path(__file__).parent / "results" / "dispute.json"
 SEED = Digest(b"\x05" * 32)
 SEGMENT = 2
+LARGE = "gpt-1m"
 
 
 @dataclass(slots=True)
@@ -66,9 +66,9 @@ def play(trainer: Oracle, challenger: Any, steps: int) -> Played:
     played = Played(open_game(steps))
     while played.game.turn is not Turn.REFEREES:
         is_trainer = played.game.turn is Turn.TRAINER
-        began = time.perf_counter()
+        began = time.process_time()
         move: Answer | Choice = trainer.answer(spot_of(played.game)) if is_trainer else challenger.choose(played.game)
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         played.game = advance(played.game, move)
         size = len(encode(move))
         played.moves += 1
@@ -83,58 +83,26 @@ def play(trainer: Oracle, challenger: Any, steps: int) -> Played:
 # ---- the models ----
 
 
-def _image_net(channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, channels, 3, padding=1),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(channels, 2 * channels, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Dropout(0.1),
-        nn.Linear(2 * channels * 256, 10),
-    )
-
-
 def _tokens(length: int, rows: int) -> tuple[Tensor, Tensor]:
     inputs = torch.randint(0, 64, (rows, length), generator=torch.Generator().manual_seed(1))
     return inputs, inputs.roll(-1, 1)
-
-
-def _images(rows: int) -> tuple[Tensor, Tensor]:
-    chance = torch.Generator().manual_seed(2)
-    return torch.rand(rows, 3, 32, 32, generator=chance), torch.randint(0, 10, (rows,), generator=chance)
 
 
 def _adam(held: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(held, lr=1e-3)
 
 
-def _capture(name: str) -> tuple[Captured, tuple[Tensor, ...]]:
-    """The programs of a model, and six batches of its data."""
-    torch.manual_seed(7)
-    if name == "gpt-1m":
-        rows = _tokens(64, 48)
-        model: nn.Module = models.Gpt(tokens=64, length=64, width=128, heads=4, layers=4)
-        return capture(model, models.next_token_loss, _adam, tuple(column[:8] for column in rows), ()), rows
-    if name == "image-net-200k":
-        rows = _images(96)
-        example = tuple(column[:16] for column in rows)
-        return capture(_image_net(32), functional.cross_entropy, _adam, example, ()), rows
-    case = CASES[name]
-    batches = [make_batch(case, step) for step in range(6)]
-    found = capture(case.model(), case.loss, case.optimizer, batches[0], (), recipe=case.recipe)
-    return found, tuple(torch.cat(column) for column in zip(*batches, strict=True))
-
-
 def open_case(name: str, steps: int) -> tuple[RoundWork, bytes]:
-    """A segment of so many steps of a model, and the state before it."""
-    captured, columns = _capture(name)
-    data = Dataset(describe_columns([f"column{place}" for place in range(len(columns))], columns), columns)
-    rows = len(columns[0]) // 6
-    work = RoundWork(load(captured.train), layout_of(captured.train), data, rows, steps, SEED, 0)
-    return work, to_bytes(captured.state)
+    """A segment of so many steps of a model, and the state before it: a golden model, or one of a million weights."""
+    if name != LARGE:
+        work, start = open_model(name)
+        return replace(work, steps_per_segment=steps, seed=SEED), start
+    torch.manual_seed(7)
+    columns = _tokens(64, 48)
+    model = models.Gpt(tokens=64, length=64, width=128, heads=4, layers=4)
+    captured = capture(model, models.next_token_loss, _adam, tuple(column[:8] for column in columns), ())
+    data = Dataset(describe_columns(["inputs", "target"], columns), columns)
+    return RoundWork(load(captured.train), layout_of(captured.train), data, 8, steps, SEED, 0), to_bytes(captured.state)
 
 
 # ---- measuring ----
@@ -144,15 +112,20 @@ def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
+def _time_step(work: RoundWork, start: bytes) -> float:
+    state, batch = from_bytes(start), work.data.cut(0, work.batch_size)
+    began = time.process_time()
+    work.plan.run(state, batch, StepKey(SEED, 0, 0, 0))
+    return time.process_time() - began
+
+
 def measure(name: str, steps: int, games: int) -> dict[str, Any]:
     """Games about one element of values of chosen operations; the figures of the costliest, and of the referee."""
     work, start = open_case(name, steps)
     program, types = work.plan.program, compute_types(work.plan.program)
     base, chance = len(program.inputs) + len(program.constants), random.Random(1)
     before = _peak_mib()
-    began = time.perf_counter()
-    work.plan.run(from_bytes(start), work.data.cut(0, work.batch_size), StepKey(SEED, 0, 0, 0))
-    step_s, step_mib = time.perf_counter() - began, _peak_mib()
+    step_s, step_mib = min(_time_step(work, start) for _ in range(2)), _peak_mib()
     challenger = Oracle(work, start, SEGMENT)
     found: list[Played] = []
     verdicts = list[str]()
@@ -167,9 +140,9 @@ def measure(name: str, steps: int, games: int) -> dict[str, Any]:
             continue
         if played.moves == 2:  # the lie made no difference
             continue
-        began = time.perf_counter()
+        began = time.process_time()
         verdicts.append(Referee(work, SEGMENT).judge(played.game, _NO_RECORD, lambda _: b"").value)
-        referee_s = max(referee_s, time.perf_counter() - began)
+        referee_s = max(referee_s, time.process_time() - began)
         found.append(played)
     largest = max(found, key=lambda played: played.moves)
     return {
@@ -203,9 +176,9 @@ def measure_referee(name: str, steps: int, raw: bytes) -> dict[str, Any]:
     work, _ = open_case(name, steps)
     game = decode(Game, raw)
     before = _peak_mib()
-    began = time.perf_counter()
+    began = time.process_time()
     verdict = Referee(work, SEGMENT).judge(game, _NO_RECORD, lambda _: b"")
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     return {"verdict": verdict.value, "referee_s": round(took, 4), "referee_mib_more": _peak_mib() - before}
 
 
@@ -224,13 +197,14 @@ def main() -> None:
     if chosen.part == "referee":
         print(json.dumps(measure_referee(chosen.only, chosen.steps, bytes.fromhex(sys.stdin.read()))))
         return
-    rows = [measure_apart(name, chosen.steps, chosen.games) for name in ([chosen.only] if chosen.only else MODELS)]
-    RESULT.write_text(json.dumps(rows, indent=1) + "\n")
-    for row in rows:
-        print(describe(row))
+    known = {row["model"]: row for row in json.loads(RESULT.read_text())} if RESULT.exists() else {}
+    for name in [chosen.only] if chosen.only else MODELS:
+        known[name] = measure_apart(name, chosen.steps, chosen.games)
+        print(describe(known[name]))
+        RESULT.write_text(json.dumps([known[name] for name in sorted(known)], indent=1) + "\n")
 
 
-MODELS = ("perceptron", "convolution-net", "gpt", "image-net-200k", "gpt-1m")
+MODELS = ("perceptron", "convolution-net", "gpt", LARGE)
 
 
 def measure_apart(name: str, steps: int, games: int) -> dict[str, Any]:
