@@ -255,7 +255,10 @@ MUTANTS = (
     ),
     Mutant(
         "evidence is not told to anybody",
-        (Edit(ACCUSATION, "        turn.send(evidence)\n", ""),),
+        (
+            Edit(ACCUSATION, "        turn.send(evidence)\n", ""),
+            Edit(ACCUSATION, "            turn.send(kept[name])\n", "            pass\n"),
+        ),
         ("whisperer",),
     ),
     Mutant(
