@@ -8,7 +8,7 @@ RUNS ?= 20
 COUNT ?= 100000
 WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants persist partition attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
+.PHONY: venv demo test check simulate mutants persist dispute partition attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -48,6 +48,9 @@ honest: venv
 
 persist: venv
 	$(BIN)/python -m tests.system.persist
+
+dispute: venv
+	$(BIN)/python -m tests.system.dispute
 
 partition: venv
 	$(BIN)/python -m tests.system.partition
