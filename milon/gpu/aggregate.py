@@ -60,6 +60,7 @@ from milon.pol.gram import (
 from milon.pol.pipeline import Outer, Pipeline, Rule, parse_pipeline
 
 NAME = "model."  # of the one tensor that bare updates are
+BLOCK_ELEMENTS = 1 << 17  # of all updates: a dozen copies in 64 bits, as plain torch makes them, stay below 16 MiB
 Progress = Callable[[int, int], None]  # columns done, columns to do, of one pass over the updates
 
 
@@ -188,7 +189,8 @@ def _run(
     fit, unfit = split_unfit(state, entries)
     refused = [Standing(entry.account, entry.steps, 0, 0, 0, 0, reason) for entry, reason in unfit]
     verify_weights([entry.weight for entry in fit], faulty_count)
-    blocks = Blocks(state, options.columns, options.statistics, centre, options.on_progress)
+    columns = min(options.columns, max(1, BLOCK_ELEMENTS // max(1, len(fit))))
+    blocks = Blocks(state, columns, options.statistics, centre, options.on_progress)
     largest = blocks.measure(fit)
     lost = [i for i in range(len(fit)) if not all(isfinite(found[i]) for found in largest.values())]
     refused += [Standing(fit[i].account, fit[i].steps, 0, 0, 0, 0, NOT_FINITE) for i in lost]
