@@ -99,7 +99,7 @@ bench-finality: venv
 bench-aggregate: venv
 	$(BIN)/python -m bench.aggregate
 
-# Not part of `bench`: about 40 minutes of one core; WORKERS=N shares them out.
+# Not part of `bench`: about 20 minutes of a core of its own; WORKERS=N shares them out.
 bench-robustness: venv
 	$(BIN)/python -m bench.robustness --workers $(WORKERS)
 
