@@ -112,7 +112,9 @@ def measure_own(paths: list[Path], pipelines: tuple[str, ...], faulty: int) -> l
     for pipeline, part in [*cases, ("nnm,geometric-median", TENTH)]:
         tensors = [map_file(path)["model.w"] for path in paths]
         tensors = [tensor[: tensor.numel() // part] for tensor in tensors]
-        weights, taken, worked = [1] * len(paths), [], []
+        weights = [1] * len(paths)
+        taken: list[float] = []
+        worked: list[float] = []
         while len(taken) < TURNS and sum(taken) < PATIENCE_SECONDS:
             with Watch() as watch:
                 begun, spent = time.perf_counter(), time.process_time()
