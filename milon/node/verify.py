@@ -262,7 +262,8 @@ class Verifier:
             FinalState(claim.trainer, Count(claim.count * spec.terms.steps_per_segment), claim.final_state)
             for claim in present
         )
-        request = AggregateRound(spec, files, closed.state, Count(closed.round), finals, str(context.folder), closed.seed)
+        number, place = Count(closed.round), str(context.folder)
+        request = AggregateRound(spec, files, closed.state, number, finals, place, closed.seed)
         result = as_result(RoundAggregated, await context.work(request, 0, _ignore))
         if with_withheld(result.outcome, withheld) != closed.outcome:
             detail = f"round {closed.round}: the aggregate or its evaluation comes to other bits"
