@@ -52,7 +52,8 @@ def test_the_command_line_prepares_with_overrides(tmp_path: Path, job_file: Path
     x, y = make_rows(40, 5)
     numpy.savez(tmp_path / "train.npz", images=x.double().numpy(), classes=y.numpy().astype("int16"))
     arguments = ["--rounds", "3", "--aggregator", "median", "--audit", "0,0,1", "--reward", "1000000",
-                 "--settlement", "bisection", "--dispute-blocks", "9", "--train-data", str(tmp_path / "train.npz"), "--out", str(tmp_path / "out")]  # fmt: skip
+                 "--settlement", "bisection", "--dispute-blocks", "9", "--train-data",
+                 str(tmp_path / "train.npz"), "--out", str(tmp_path / "out")]  # fmt: skip
     command = [sys.executable, "-m", "milon.client.prepare", str(job_file), *arguments]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     summary = json.loads(found.stdout.splitlines()[-1])

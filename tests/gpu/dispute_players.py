@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -13,7 +14,7 @@ from bench.cases import CASES, make_batch
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
-from milon.gpu.attacks_steps import Tamper, tampered
+from milon.gpu.attacks_steps import Tamper, flip, tampered
 from milon.gpu.capture import capture
 from milon.gpu.checkpoint import state_digest, to_bytes
 from milon.gpu.dispute_oracle import Oracle
@@ -23,12 +24,13 @@ from milon.gpu.rows import Dataset, describe_columns
 from milon.gpu.train import RoundWork, SegmentRun, run_segment
 from milon.gpu.work_library import layout_of
 from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
-from milon.pol.dispute import Choice, Game, Pick, advance
+from milon.pol.dispute import Answer, Choice, Game, Level, Partial, Pick, Spot, advance, make_partial
 from milon.pol.verdict import Verdict
 from tests.gpu.small_job import open_small
 
 SEED = Digest(b"\x05" * 32)
 SEGMENT = 2
+STEPS = 3  # of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +116,67 @@ def judge(held: Job, game: Game, record: SegmentRecord | None = None, end: bytes
 def lying(held: Job, *tampers: Tamper) -> Oracle:
     """A trainer that computes some values otherwise."""
     return tampered(held.work, held.start, SEGMENT, *tampers)
+
+
+@cache
+def honest(name: str) -> Oracle:
+    """An honest player of either side; it keeps nothing that a game could spoil."""
+    held = job(name, STEPS)
+    return Oracle(held.work, held.start, SEGMENT)
+
+
+def numbers_of(name: str, operation: str) -> list[int]:
+    """The numbers of the values that an operation gives."""
+    program = job(name, STEPS).work.plan.program
+    base = len(program.inputs) + len(program.constants)
+    return [base + place for place, node in enumerate(program.nodes) if node.operation == operation]
+
+
+class Liar(Oracle):
+    """A trainer that changes its honest answers on one level."""
+
+    def __init__(self, base: Oracle, level: Level, change: Callable[[Spot, Answer], Answer]) -> None:
+        super().__init__(base._runner.work, b"", SEGMENT)
+        self.__dict__.update(base.__dict__, _value=None)
+        self._level, self._change = level, change
+
+    def answer(self, spot: Spot) -> Answer:
+        """See `Oracle`."""
+        found = super().answer(spot)
+        return self._change(spot, found) if spot.level is self._level else found
+
+
+def wrong_sum() -> Oracle:
+    """A trainer whose step has one wrong element of a product, with as many terms as there are."""
+
+    def terms(number: int) -> int:
+        group = honest("perceptron")._outline.make_group(number)
+        return 0 if group is None else group.terms
+
+    number = max(numbers_of("perceptron", "matmul"), key=terms)
+    return lying(job("perceptron", STEPS), Tamper(1, number, flip(0, 20)))
+
+
+def shift_first(spot: Spot, answer: Answer) -> Answer:
+    """Totals that are too large by one in the first part of all, and in all that holds it."""
+    if answer.piece or any(spot.path):
+        return answer
+
+    def shift(part: Partial) -> Partial:
+        return make_partial(part.left_max, part.right_max, part.total + 1, bool(part.special))
+
+    parts = list(answer.partials)
+    for place in (0,) if spot.path else (0, 1):
+        parts[place] = shift(parts[place])
+    return replace(answer, partials=tuple(parts))
+
+
+class Shaped(Random):
+    """A challenger that ends the game with its first word."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def choose(self, game: Game) -> Choice:
+        """See `Random`."""
+        return Choice(Pick.SHAPE)

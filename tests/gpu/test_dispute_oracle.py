@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
 from bench.proof_dispute import play
-from milon.base.codec import decode, encode
+from milon.base.codec import encode
 from milon.base.errors import Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
@@ -24,21 +23,14 @@ from milon.gpu.dispute_piece import Piece, count_pieces, read_piece
 from milon.gpu.dispute_referee import Referee
 from milon.gpu.dispute_shapes import path_to
 from milon.gpu.dispute_timeline import Moment, compute_state_tree
-from milon.gpu.dispute_trees import build_root_tree
 from milon.pol.batches import compute_batch
 from milon.pol.claim import commit_trace
 from milon.pol.dispute import (
     ANSWER_BYTES_MAX,
-    PIECE_INPUTS_MAX,
     Answer,
-    Choice,
     Game,
     Level,
-    Partial,
-    Pick,
     Spot,
-    Turn,
-    make_partial,
     open_game,
     spot_of,
 )
@@ -47,36 +39,26 @@ from milon.pol.shapes import DType
 from milon.pol.verdict import Verdict
 from tests.gpu.dispute_players import (
     SEGMENT,
+    STEPS,
     Job,
-    Random,
+    Liar,
+    honest,
     honest_record,
     honest_state,
     job,
     judge,
     lying,
+    numbers_of,
+    shift_first,
+    wrong_sum,
 )
 
-STEPS = 3
 SAMPLES = {"perceptron": ("matmul", "sum", "where"), "small": ("convolution", "rsqrt"), "gpt": ("scatter_sum", "amax")}
-
-
-@cache
-def honest(name: str) -> Oracle:
-    """An honest player of either side; it keeps nothing that a game could spoil."""
-    held = job(name, STEPS)
-    return Oracle(held.work, held.start, SEGMENT)
 
 
 def flipped(tensor: Tensor) -> Tensor:
     """The same but for the last bit of the first element."""
     return flip(0)(lambda value: value, (tensor,))
-
-
-def numbers_of(name: str, operation: str) -> list[int]:
-    """The numbers of the values that an operation gives."""
-    program = job(name, STEPS).work.plan.program
-    base = len(program.inputs) + len(program.constants)
-    return [base + place for place, node in enumerate(program.nodes) if node.operation == operation]
 
 
 def lie_about(name: str, number: int, step: int, chance: random.Random) -> tuple[Game, int]:
@@ -185,54 +167,15 @@ def test_a_record_that_the_run_does_not_give_is_not_bound(field: str) -> None:
 # ---- lies further down ----
 
 
-class Liar(Oracle):
-    """A trainer that changes its honest answers on one level."""
-
-    def __init__(self, base: Oracle, level: Level, change: Callable[[Spot, Answer], Answer]) -> None:
-        super().__init__(base._runner.work, b"", SEGMENT)
-        self.__dict__.update(base.__dict__, _value=None)
-        self._level, self._change = level, change
-
-    def answer(self, spot: Spot) -> Answer:
-        """See `Oracle`."""
-        found = super().answer(spot)
-        return self._change(spot, found) if spot.level is self._level else found
-
-
-def _wrong_sum() -> Oracle:
-    """A trainer whose step has one wrong element of a product, with as many terms as there are."""
-
-    def terms(number: int) -> int:
-        group = honest("perceptron")._outline.make_group(number)
-        return 0 if group is None else group.terms
-
-    number = max(numbers_of("perceptron", "matmul"), key=terms)
-    return lying(job("perceptron", STEPS), Tamper(1, number, flip(0, 20)))
-
-
 def test_a_wrong_element_whose_parts_are_right_is_its_own_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", 8)
-    game = play(_wrong_sum(), honest("perceptron"), STEPS).game
+    game = play(wrong_sum(), honest("perceptron"), STEPS).game
     assert game.level is Level.RESULT
     assert judge(job("perceptron", STEPS), game) is Verdict.FALSE
     elements = honest("perceptron")._outline.types[int(game.value)]
     way = path_to(int(game.element) // PIECE_ELEMENTS, count_pieces(elements))
     truth = honest("perceptron").answer(replace(spot_of(game), level=Level.ELEMENTS, path=way)).raw
     assert judge(job("perceptron", STEPS), replace(game, raw=truth)) is Verdict.TRUE
-
-
-def _shift_first(spot: Spot, answer: Answer) -> Answer:
-    """Totals that are too large by one in the first part of all, and in all that holds it."""
-    if answer.piece or any(spot.path):
-        return answer
-
-    def shift(part: Partial) -> Partial:
-        return make_partial(part.left_max, part.right_max, part.total + 1, bool(part.special))
-
-    parts = list(answer.partials)
-    for place in (0,) if spot.path else (0, 1):
-        parts[place] = shift(parts[place])
-    return replace(answer, partials=tuple(parts))
 
 
 def _raise_greatest(spot: Spot, answer: Answer) -> Answer:
@@ -244,12 +187,12 @@ def _raise_greatest(spot: Spot, answer: Answer) -> Answer:
     return replace(answer, partials=tuple(parts))
 
 
-@pytest.mark.parametrize("change", [_shift_first, _raise_greatest])
+@pytest.mark.parametrize("change", [shift_first, _raise_greatest])
 def test_a_wrong_partial_sum_is_followed_to_its_terms(
     change: Callable[[Spot, Answer], Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", 8)
-    liar = Liar(_wrong_sum(), Level.TERMS, change)
+    liar = Liar(wrong_sum(), Level.TERMS, change)
     game = play(liar, honest("perceptron"), STEPS).game
     assert game.level is Level.PIECE and game.part is not None and not any(game.path)
     assert judge(job("perceptron", STEPS), game) is Verdict.FALSE
@@ -383,88 +326,3 @@ def test_an_index_out_of_range_is_found() -> None:
     assert Referee(work, SEGMENT).judge(game, honest_record(held), lambda _: b"") is Verdict.FALSE
     with pytest.raises(Rejected):
         challenger.answer(spot_of(open_game(STEPS)))
-
-
-# ---- challengers that lie ----
-
-
-@pytest.mark.parametrize(("name", "inputs"), [("perceptron", 8), ("small", 8), ("gpt", PIECE_INPUTS_MAX)])
-def test_an_honest_trainer_never_loses(name: str, inputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With pieces of few inputs, games go on over sums that a test's small models would show at once."""
-    monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", inputs)
-    held = job(name, STEPS)
-    record, end = honest_record(held), honest_state(held)
-    levels = set()
-    for seed in range(8):
-        game = play(honest(name), Random(seed), STEPS).game
-        assert judge(held, game, record, end) is Verdict.TRUE, (seed, game.level)
-        levels.add(game.level)
-    assert Level.PIECE in levels
-
-
-def test_a_challenger_that_asks_for_another_form_loses() -> None:
-    held = job("perceptron", STEPS)
-    game = play(honest("perceptron"), honest("perceptron"), STEPS).game
-    assert game.shown is not None
-    shaped = replace(game, level=Level.SHAPE, turn=Turn.REFEREES)
-    assert judge(held, shaped) is Verdict.TRUE
-    spot = Spot(Level.VALUES, Count(0), Count(1), (), Count(0), Count(0))
-    answer = honest("perceptron").answer(spot)
-    for shown, verdict in ((answer, Verdict.TRUE), (Answer(children=answer.children[:-1]), Verdict.FALSE)):
-        assert judge(held, replace(shaped, shown_at=spot, shown=shown)) is verdict
-
-
-def test_a_tree_of_another_shape_is_named() -> None:
-    """A trainer with one value too many: the challenger says so, and the referees see it."""
-    held = job("perceptron", STEPS)
-    liar = Oracle(replace(held.work, seed=Digest(b"\x09" * 32)), held.start, SEGMENT)
-    view = liar._view(1)
-    roots = [view.values.read(place) for place in range(len(view.values.levels[0]))]
-    game = play(liar, Shaped(), STEPS).game
-    tree = build_root_tree(roots * 20)
-    shown = Answer(children=tuple(tree.levels[-2]))
-    wrong = replace(game, level=Level.VALUES, turn=Turn.CHALLENGER, path=(), step=Count(1), steps=Count(1), shown=shown)
-    assert honest("perceptron").choose(wrong) == Choice(Pick.SHAPE)
-    assert judge(held, replace(wrong, level=Level.SHAPE, shown_at=spot_of(wrong))) is Verdict.FALSE
-    assert decode(Game, encode(wrong)) == wrong
-
-
-def test_a_referee_bears_whatever_a_game_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A liar's game, changed at random in what a side has freely chosen, is judged one way or the other."""
-    monkeypatch.setattr("milon.gpu.dispute_oracle.PIECE_INPUTS_MAX", 4)
-    held, chance = job("perceptron", STEPS), random.Random(3)
-    liar = Liar(_wrong_sum(), Level.TERMS, _shift_first)
-    game = play(liar, honest("perceptron"), STEPS).game
-    assert game.whole is not None and game.part is not None and game.shown is not None
-    verdicts = set()
-    for _ in range(100):
-        raw = bytearray(game.shown.piece)
-        for _ in range(chance.choice((0, 0, 1, 3))):
-            raw[chance.randrange(len(raw))] = chance.randrange(256)
-        odd = chance.choice((-(1 << 63), -1, 0, 1, 0x7F800000, 0x7FC00000, (1 << 63) - 1))
-        wholes = (game.whole, None, replace(game.whole, left_max=odd), replace(game.whole, right_max=odd))
-        changed = replace(
-            game,
-            level=chance.choice((Level.PIECE, Level.RESULT, Level.ASSEMBLY, Level.SHAPE)),
-            value=Count(chance.choice((game.value, chance.randrange(300), 1 << 40))),
-            element=Count(chance.choice((game.element, chance.randrange(99), 1 << 40))),
-            path=chance.choice((game.path, (), (0,), (15, 15), (7,) * 9)),
-            raw=chance.choice((game.raw, b"", game.raw[:3], bytes(512))),
-            whole=chance.choice(wholes),
-            part=chance.choice((game.part, None, replace(game.part, left_max=odd))),
-            values=chance.choice((game.values, None)),
-            shown=replace(game.shown, piece=bytes(raw), raw=chance.choice((b"", bytes(32)))),
-        )
-        verdicts.add(judge(held, changed))
-    assert Verdict.FALSE in verdicts
-
-
-class Shaped(Random):
-    """A challenger that ends the game with its first word."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-
-    def choose(self, game: Game) -> Choice:
-        """See `Random`."""
-        return Choice(Pick.SHAPE)
