@@ -7,7 +7,9 @@ reasons: for the former alone its claim may be held against it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,6 +22,7 @@ from milon.base.ids import NO_DIGEST, Digest
 from milon.base.signing import SecretKey
 from milon.chain.params import Parameters
 from milon.contracts.claims_records import ClaimRecord
+from milon.contracts.duties import Duty, name_duty
 from milon.node.folder import read_file
 from milon.node.work_progress import WorkBoard
 from milon.pol.claim import SegmentRecord, SegmentRecords, compute_trace, verify_records
@@ -161,3 +164,20 @@ async def fetch_starts(
             return None
         raise
     return tuple(items), tuple({file.blob: file for file in files}.values())
+
+
+@asynccontextmanager
+async def scratch(context: TaskContext, duty: Duty) -> AsyncIterator[Path]:
+    """An empty folder for what the worker writes, gone afterwards with what is left in it."""
+    folder = context.folder / name_duty(duty).hex()[:16]
+
+    def clear() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    await trio.to_thread.run_sync(clear)
+    await trio.Path(folder).mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(clear)

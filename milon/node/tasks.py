@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from milon.base.codec import decode, encode, wire
+from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
 from milon.base.hashing import digest
-from milon.base.ids import AccountId, Digest, VrfProof
+from milon.base.ids import AccountId, VrfProof
 from milon.base.signing import sign
 from milon.base.units import Count
 from milon.chain.transaction import (
@@ -22,7 +19,6 @@ from milon.chain.transaction import (
     AggregateVote,
     Attest,
     Challenge,
-    Claim,
     CommitAttestation,
     Enrol,
     HoldJob,
@@ -43,7 +39,6 @@ from milon.contracts.duties import (
     RefereeDuty,
     RevealDuty,
     TrainDuty,
-    name_duty,
     steps_of,
 )
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
@@ -57,13 +52,12 @@ from milon.node.task_context import (
     fetch_files,
     fetch_job,
     fetch_starts,
+    scratch,
     size_of_state,
 )
+from milon.node.train_tasks import load_own_round, train
 from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import (
-    SegmentRecord,
-    SegmentRecords,
-    compute_records_root,
     key_traces,
 )
 from milon.pol.sampling import draw_sample
@@ -79,8 +73,6 @@ from milon.pol.work import (
     RoundAggregated,
     SegmentReplayed,
     SegmentsReplayed,
-    SegmentsTrained,
-    TrainSegments,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -89,17 +81,6 @@ PERCENTS = 100  # an aggregation's parts, as people see it
 WITHHELD = "its final state was not to be had"  # part of signed outcomes: the same words everywhere
 CHECKED_MAX = 64  # as many as jobs may be open
 ATTESTATION_MAX_BYTES = 4_096  # one of some 300 bytes
-OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
-
-
-@wire("own-round/1")
-@dataclass(frozen=True, slots=True)
-class OwnRound:
-    """What a trainer must still know after a restart: the records it claimed and the traces behind them."""
-
-    records: tuple[SegmentRecord, ...]  # in order
-    traces: tuple[Digest, ...]  # one a record
-    compute_ms: Count  # spent
 
 
 async def perform(context: TaskContext, duty: Duty) -> Action:
@@ -110,13 +91,13 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
         case EnrolDuty():
             return Enrol(duty.job, (await _check(context, duty.spec)).segments_per_hour)
         case TrainDuty():
-            return await _train(context, duty)
+            return await train(context, duty)
         case CommitDuty():
             return await _commit(context, duty)
         case RevealDuty():
             return await _reveal(context, duty)
         case OpenDuty():
-            own = await trio.to_thread.run_sync(_load_own_round, context, duty.job, int(duty.round))
+            own = await trio.to_thread.run_sync(load_own_round, context, duty.job, int(duty.round))
             return OpenTraces(duty.claim, own.records, own.traces)
         case JudgeDuty():
             return await _judge(context, duty)
@@ -148,67 +129,6 @@ async def _hold(context: TaskContext, duty: HoldDuty) -> HoldJob:
             raise
         return HoldJob(duty.job, str(error)[:PROBLEM_CHARACTERS_MAX])
     return HoldJob(duty.job, "")
-
-
-def _own_round_path(context: TaskContext, job: bytes, round_number: int) -> Path:
-    return context.folder / f"{job.hex()}-{round_number}.round"
-
-
-def _load_own_round(context: TaskContext, job: bytes, round_number: int) -> OwnRound:
-    path = _own_round_path(context, job, round_number)
-    return decode(OwnRound, read_file(path, OWN_ROUND_MAX_BYTES), OWN_ROUND_MAX_BYTES)
-
-
-async def _train(context: TaskContext, duty: TrainDuty) -> Claim:
-    path = _own_round_path(context, duty.job, int(duty.round))
-    if await trio.Path(path).exists():
-        own = await trio.to_thread.run_sync(_load_own_round, context, duty.job, int(duty.round))
-    else:
-        own = await _train_anew(context, duty)
-        await trio.to_thread.run_sync(lambda: write_file(path, encode(own), PRIVATE, overwrite=True))
-    records = await context.blobs.put_bytes(encode(SegmentRecords(own.records)))
-    root = compute_records_root(own.records)
-    count = Count(len(own.records))
-    return Claim(duty.job, duty.round, count, root, records, own.records[-1].state, own.compute_ms)
-
-
-@asynccontextmanager
-async def _scratch(context: TaskContext, duty: Duty) -> AsyncIterator[Path]:
-    """An empty folder for what the worker writes, gone afterwards with what is left in it."""
-    folder = context.folder / name_duty(duty).hex()[:16]
-
-    def clear() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-    await trio.to_thread.run_sync(clear)
-    await trio.Path(folder).mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(clear)
-
-
-async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
-    files = await fetch_job(context, duty.spec)
-    files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
-    async with _scratch(context, duty) as folder:
-        request = TrainSegments(
-            spec=duty.spec,
-            files=files,
-            state=duty.state,
-            seed=duty.seed,
-            round=Count(duty.round),
-            first=duty.assignment.first,
-            count=duty.assignment.count,
-            folder=str(folder),
-            tamper=context.adversary,
-        )
-        with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
-            trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
-        for file in trained.files:
-            await context.blobs.put_file(Path(file.path))
-    return OwnRound(trained.records, trained.traces, trained.compute_ms)
 
 
 async def _replay(
@@ -341,7 +261,7 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
         if claim.trainer in found
     )
     files += tuple({file.blob: file for file in found.values()}.values())
-    async with _scratch(context, duty) as folder:
+    async with scratch(context, duty) as folder:
         request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder), duty.seed)
         with context.board.showing("aggregate", duty.job, duty.round, PERCENTS, None) as on_progress:
             aggregated = as_result(RoundAggregated, await context.work(request, 0, on_progress))
