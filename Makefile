@@ -8,7 +8,7 @@ RUNS ?= 20
 COUNT ?= 100000
 WORKERS ?= 1
 
-.PHONY: venv demo test check simulate mutants persist dispute partition attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
+.PHONY: venv demo test check simulate mutants persist dispute partition crowd attacks honest soak exhaustive equality fuzz-programs golden bench bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-proof bench-robustness bench-aggregate clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -54,6 +54,9 @@ dispute: venv
 
 partition: venv
 	$(BIN)/python -m tests.system.partition
+
+crowd: venv
+	$(BIN)/python -m tests.system.crowd
 
 soak: venv
 	$(BIN)/python -m tests.system.soak --runs $(RUNS)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from milon.node.testnet_files import Testnet
 
 UP_S = 60.0  # five nodes need a few seconds; a slow machine more
+UP_EACH_S = 12.0  # and so much of a node where there are more: a start is two seconds of a core
 
 
 def read_adversaries(texts: list[str]) -> dict[int, str]:
@@ -67,11 +68,12 @@ def read_status(folder: NodeFolder) -> dict[str, Any] | None:
         return None
 
 
-def raise_network(testnet: Testnet, say: Callable[[str], None], timeout_s: float = UP_S) -> None:
+def raise_network(testnet: Testnet, say: Callable[[str], None]) -> None:
     """Start what does not run, and wait until all see all; on failure or Ctrl-C what was started here ends again."""
     from milon.base.errors import Reason, Rejected
 
     nodes = testnet.nodes
+    timeout_s = max(UP_S, UP_EACH_S * len(nodes))
     sleeping = [folder for folder in nodes if find_process(folder) is None]
     with contextlib.ExitStack() as undo:
         undo.callback(stop_nodes, sleeping)

@@ -25,7 +25,9 @@ class DemoFailed(Exception):
     """The command did not end as asked; what it said, and the ends of the logs."""
 
 
-def run_demo(folder: Path, *options: str, codes: Sequence[int] = (0,)) -> tuple[Json, str]:
+def run_demo(
+    folder: Path, *options: str, codes: Sequence[int] = (0,), timeout_s: float = RUN_S
+) -> tuple[Json, str]:
     """The JSON and the text of one run in `folder`, which keeps the network's files. `DemoFailed` for other codes."""
     result = folder / "result.json"
     command = [sys.executable, "-m", "milon_cli", "demo", "--json", str(result), "--dir", str(folder), "--no-screen"]
@@ -39,7 +41,7 @@ def run_demo(folder: Path, *options: str, codes: Sequence[int] = (0,)) -> tuple[
             text=True,
             stdin=subprocess.DEVNULL,
             cwd=REPOSITORY,
-            timeout=RUN_S,
+            timeout=timeout_s,
             check=False,
         )
         if ran.returncode not in codes or not result.exists():
