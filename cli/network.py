@@ -48,9 +48,7 @@ def make_local(
     places = tuple(Place("127.0.0.1", ports[2 * index], ports[2 * index + 1]) for index in range(nodes))
     chain_id = f"testnet-{now_ms}"
     time_ms = TimeMs(now_ms)
-    plan = TestnetPlan(
-        chain_id, time_ms, places, parameters, adversaries=adversaries, threads=threads, device=device
-    )
+    plan = TestnetPlan(chain_id, time_ms, places, parameters, adversaries=adversaries, threads=threads, device=device)
     return make_testnet(root, plan)
 
 

@@ -25,9 +25,7 @@ class DemoFailed(Exception):
     """The command did not end as asked; what it said, and the ends of the logs."""
 
 
-def run_demo(
-    folder: Path, *options: str, codes: Sequence[int] = (0,), timeout_s: float = RUN_S
-) -> tuple[Json, str]:
+def run_demo(folder: Path, *options: str, codes: Sequence[int] = (0,), timeout_s: float = RUN_S) -> tuple[Json, str]:
     """The JSON and the text of one run in `folder`, which keeps the network's files. `DemoFailed` for other codes."""
     result = folder / "result.json"
     command = [sys.executable, "-m", "milon_cli", "demo", "--json", str(result), "--dir", str(folder), "--no-screen"]
