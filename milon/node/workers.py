@@ -9,13 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import math
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import trio
 
 from milon.base.codec import decode, encode
@@ -25,7 +25,9 @@ from milon.pol.work import Answer, CheckJob, Progress, Request, Result, WorkRefu
 _LOG = logging.getLogger(__name__)
 
 FRAME_MAX_BYTES = 4 << 20  # the codec's own bound for one value
-CHECK_MAX_S = 60.0  # to load torch, read the data and run a step of each program
+CHECK_MAX_S = 60.0  # of a core, to load torch, read the data and run a step of each program
+CHECK_CLOCK_MAX_S = 600.0  # the same by the clock, however little of a core there is: others' work waits behind it
+CHECK_LOOK_S = 0.5  # between two looks at what a check has used: costs nothing, and nothing is due sooner
 STOP_S = 5.0  # a worker that does not end by itself is killed after this
 LATE_S = 2.0  # for a cancelled request to end by itself: what loading torch again would take
 
@@ -72,6 +74,7 @@ class Worker:
         """`threads`: of its arithmetic; `log_path`: where its standard error goes."""
         arguments = ["-m", "milon.gpu.worker", "--threads", str(threads), "--device", device]
         self._command = [sys.executable, *arguments]
+        self._threads = threads
         self._log_path = log_path
         self._lock = _PriorityLock()
         self._process: trio.Process | None = None
@@ -97,8 +100,8 @@ class Worker:
         async with self._lock.hold(priority):
             if self._process is None or self._process.poll() is not None:
                 self._process = await self._start()
-            with trio.move_on_after(CHECK_MAX_S if isinstance(request, CheckJob) else math.inf) as limit:
-                result = await self._exchange_or_end(self._process, request, on_progress)
+            with trio.CancelScope() as limit:
+                result = await self._exchange_or_end(self._process, request, on_progress, limit)
             if limit.cancelled_caught:
                 raise Rejected(Reason.OVER_BUDGET, f"a step of each program takes more than {CHECK_MAX_S:.0f} s here")
         if isinstance(result, WorkRefused):
@@ -106,14 +109,25 @@ class Worker:
             raise Rejected(known.get(result.reason, Reason.MALFORMED), result.detail)
         return result
 
+    async def _end_long_check(self, pid: int, limit: trio.CancelScope) -> None:
+        """Cancel `limit` once the check has used its processor time: a busy machine is no fault of the job."""
+        began, before = trio.current_time(), read_processor_seconds(pid)
+        while trio.current_time() < began + CHECK_CLOCK_MAX_S:
+            await trio.sleep(CHECK_LOOK_S)
+            if read_processor_seconds(pid) - before > CHECK_MAX_S * self._threads:
+                break
+        limit.cancel()
+
     async def _exchange_or_end(
-        self, process: trio.Process, request: Request, on_progress: Callable[[Progress], None]
+        self, process: trio.Process, request: Request, on_progress: Callable[[Progress], None], limit: trio.CancelScope
     ) -> Result:
-        """The result; the process is whole and idle afterwards, or killed."""
+        """The result; the process is whole and idle afterwards, or killed. `limit` is cancelled by too long a check."""
         result: Result | None = None
         async with trio.open_nursery() as nursery:
             with trio.CancelScope(shield=True) as working:
                 nursery.start_soon(_hurry_when_cancelled, working)
+                if isinstance(request, CheckJob):
+                    nursery.start_soon(self._end_long_check, process.pid, limit)
                 try:
                     result = await self._exchange(process, request, on_progress)
                 except (trio.BrokenResourceError, trio.ClosedResourceError, Rejected) as error:
@@ -152,6 +166,15 @@ class Worker:
             await process.wait()
         if process.returncode is None:
             process.kill()
+
+
+def read_processor_seconds(pid: int) -> float:
+    """What a process has used of the machine's cores so far; 0 once it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 async def _hurry_when_cancelled(working: trio.CancelScope) -> None:

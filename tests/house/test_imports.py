@@ -23,6 +23,7 @@ HOMES = {
     "safetensors": ("milon/gpu/", "milon/client/"),
     "starlette": ("milon/api/",),
     "hypercorn": ("milon/api/",),
+    "psutil": ("milon/node/workers.py",),
     "httpx": ("milon/client/",),
     "typer": ("cli/",),
     "rich": ("cli/",),

@@ -12,22 +12,30 @@ import trio.testing
 from milon.base.errors import Reason, Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
+from milon.node import workers
 from milon.node.workers import LATE_S, Worker
-from milon.pol.work import Progress, ReplaySegments, Request, Result
+from milon.pol.work import CheckJob, JobChecked, Progress, ReplaySegments, Request, Result
 from tests.contracts.helpers import make_spec
 
 # Answers as the real one does, without torch: after so many seconds as the request's round says, and "ends" for 99.
+# A check waits for a second and then answers; one of a job that allows no memory works for ever.
 _SCRIPT = """
 import sys, time
 from milon.base.codec import decode, encode
 from milon.base.units import Count
-from milon.pol.work import Request, SegmentsReplayed
+from milon.pol.work import CheckJob, JobChecked, Request, SegmentsReplayed
 while head := sys.stdin.buffer.read(4):
     request = decode(Request, sys.stdin.buffer.read(int.from_bytes(head, "big")))
-    if request.round == 99:
+    if isinstance(request, CheckJob):
+        while request.memory_bytes_max == 0:
+            pass
+        time.sleep(1)
+        raw = encode(JobChecked(Count(1), Count(1), Count(1)))
+    elif request.round == 99:
         sys.exit(3)
-    time.sleep(request.round / 10)
-    raw = encode(SegmentsReplayed((), Count(int(request.round))))
+    else:
+        time.sleep(request.round / 10)
+        raw = encode(SegmentsReplayed((), Count(int(request.round))))
     sys.stdout.buffer.write(len(raw).to_bytes(4, "big") + raw)
     sys.stdout.buffer.flush()
 """
@@ -114,4 +122,16 @@ async def test_the_most_urgent_request_goes_first(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(ask, 1, 1)
     assert order == [3, 1, 2]
+    await worker.stop()
+
+
+async def test_a_check_is_held_to_its_processor_time_not_to_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = QuickWorker(tmp_path)
+    monkeypatch.setattr(workers, "CHECK_MAX_S", 0.6)  # of a core: loading the script takes less, waiting nothing
+    assert isinstance(await worker.run(CheckJob(make_spec(), (), Count(1), Count(1)), 1, ignore), JobChecked)
+    with pytest.raises(Rejected) as refused:
+        await worker.run(CheckJob(make_spec(), (), Count(0), Count(1)), 1, ignore)
+    assert refused.value.reason is Reason.OVER_BUDGET
     await worker.stop()
