@@ -26,8 +26,8 @@ DeltaOption = Annotated[int, typer.Option(min=1, help="Assumed delay of a messag
 AdversaryOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="INDEX=KIND: sign-flip, scaled, noise, nan, infinity, huge, zero, label-flip, alie, ipm, "
-        "min-max, min-sum, bit-flip, lazy or accept; repeat."
+        help="INDEX=KIND: sign-flip, scaled, noise, nan, infinity, huge, zero, label-flip, duplicate, copy, mimic, "
+        "alie, alie-optimised, ipm, ipm-optimised, min-max, min-sum, bit-flip, lazy or accept; repeat."
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of each node's worker.")]

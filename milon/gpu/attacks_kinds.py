@@ -56,11 +56,6 @@ class Kind:
     needs: str  # "own": the attacker's own final; "crowd": the honest ones; "rule": these, and the rule itself
     source: str  # the paper, and what the factor counts
 
-    @property
-    def is_networked(self) -> bool:
-        """Whether a node of a test network can do it: with guesses of the honest updates, but not with the rule."""
-        return self.needs == "own" or self.name in ("alie", "ipm", "min-max", "min-sum")
-
 
 def _alone(attack: Callable[[State, State, float], dict[str, Tensor]]) -> Callable[[Scene, float], Finals]:
     return lambda scene, factor: [attack(scene.round_state, final, factor) for final in scene.own]
@@ -116,7 +111,7 @@ _ALL = (
     Kind("min-sum", _together(min_sum), 0.0, "crowd", "Shejwalkar and Houmansadr 2021, section 4.3"),
 )
 ATTACKS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
-KINDS = tuple(kind.name for kind in _ALL if kind.is_networked)  # as `milon testnet --adversary` names them
+KINDS = tuple(ATTACKS)  # as `milon testnet --adversary` names them, beside those of `attacks_runs`
 LABEL_FLIP = "label-flip"  # the attackers' data is flipped before they train; their finals are what came out
 FACTOR_MAX = 3e38  # binary32's range
 GUESSES_MAX = 8  # segments whose states an attacker keeps: enough for a deviation, bounded in memory
@@ -163,12 +158,17 @@ def guess_finals(states: Sequence[State], segments: int) -> list[dict[str, Tenso
 
 
 def apply_attack(
-    kind: str, round_state: State, final_state: State, seed: int, guesses: Sequence[State] = ()
+    kind: str,
+    round_state: State,
+    final_state: State,
+    seed: int,
+    guesses: Sequence[State] = (),
+    judge: Judge = _judge_nothing,
 ) -> dict[str, Tensor]:
     """The final state that an adversary of `kind` (one of `KINDS`) claims; `Rejected(UNKNOWN)` for another kind.
 
-    `guesses` stand for the honest finals; where there are none, its own does.
+    `guesses` stand for the honest finals; where there are none, its own does. `judge`: for kinds that need the rule.
     """
     if kind not in KINDS:
         raise Rejected(Reason.UNKNOWN, f"an adversary of kind {kind!r}; known are {', '.join(KINDS)}")
-    return make_finals(kind, Scene(round_state, (final_state,), guesses or (final_state,), seed))[0]
+    return make_finals(kind, Scene(round_state, (final_state,), guesses or (final_state,), seed, judge))[0]

@@ -10,23 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from milon.base.errors import Rejected
-from milon.base.hashing import digest
+from milon.base.errors import Reason, Rejected
 from milon.base.ids import AccountId, Digest
 from milon.base.units import Count
 from milon.gpu.aggregate import aggregate_round
-from milon.gpu.attacks_kinds import GUESSES_MAX, LABEL_FLIP, apply_attack, guess_finals
-from milon.gpu.attacks_rows import count_classes, flip_labels
-from milon.gpu.attacks_steps import BIT_FLIP, flip_bit
+from milon.gpu.attacks_runs import run_hostile
 from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, OUTER_PREFIX, from_bytes, map_file, to_bytes
 from milon.gpu.evaluate import Evaluation, evaluate_state
 from milon.gpu.interpreter import Plan
+from milon.gpu.journal import open_folder
 from milon.gpu.replay import replay_segment
 from milon.gpu.rows import Dataset
 from milon.gpu.train import RoundWork, SegmentRun, read_state, train_segments
 from milon.gpu.work_library import Files, Library, layout_of, statistics_of, write_blob
 from milon.pol.aggregation import Record, Report, Standing
-from milon.pol.claim import SegmentRecord, commit_trace, compute_trace
 from milon.pol.program import ProgramKind
 from milon.pol.verdict import Refusal, RoundOutcome
 from milon.pol.work import (
@@ -43,77 +40,46 @@ from milon.pol.work import (
 Programs = Sequence[tuple[int, Plan]]  # evaluation: rows in a batch, program
 PROGRESS_ELEMENTS_MIN = 1 << 24  # numbers in all updates: from about half a second on
 PASSES_MAX = 4  # magnitudes, comparison, inner products, combination
-LAZY = "lazy"  # the adversary that does not train: it claims that every segment left the state as it was
 
 
 def _elapsed_ms(began: float) -> Count:
     return Count(int((time.perf_counter() - began) * 1000))
 
 
-def _tamper(request: TrainSegments, kept: Sequence[bytes], run: SegmentRun) -> SegmentRun:
-    """The run as an adversary claims it: a hostile state under the traces of the real steps.
-
-    `kept`: the states before and after its first segments, which tell it how honest updates differ.
-    """
-    seed = int.from_bytes(digest("adversary", request.seed, request.first.to_bytes(8, "big"))[:4], "big")
-    states = [from_bytes(raw) for raw in kept]
-    guesses = guess_finals(states, int(request.count))
-    return replace(run, state=to_bytes(apply_attack(request.tamper, states[0], from_bytes(run.state), seed, guesses)))
-
-
-def _run_flipped(request: TrainSegments, work: RoundWork, start: bytes) -> Iterator[SegmentRun]:
-    """Honest runs but for the last one, which goes on from a number that is false."""
-    last = request.first + request.count - 1
-    for segment in range(request.first, last + 1):
-        own = work if segment < last else flip_bit(work, segment)
-        for run in train_segments(own, start, segment, 1):
-            yield run
-            start = run.state
-
-
 def _run_segments(request: TrainSegments, work: RoundWork, start: bytes) -> Iterator[SegmentRun]:
-    """The runs as they are claimed; an adversary's last one is not what it trained, or not on the prescribed rows."""
-    if request.tamper == LAZY:
-        yield from [SegmentRun(start, (0,) * work.steps_per_segment, 0, None)] * request.count
-        return
-    if request.tamper == LABEL_FLIP:
-        work = replace(work, data=flip_labels(work.data, count_classes(work.data)))
-    if request.tamper == BIT_FLIP:
-        yield from _run_flipped(request, work, start)
-        return
-    if request.tamper in ("", LABEL_FLIP):
-        yield from train_segments(work, start, request.first, request.count)
-        return
-    held: SegmentRun | None = None
-    kept = [start]
-    for run in train_segments(work, start, request.first, request.count):
-        if held is not None:
-            yield held
-        held = run
-        if len(kept) <= GUESSES_MAX:
-            kept.append(run.state)
-    if held is not None:
-        yield _tamper(request, kept, held)
+    if request.tamper:
+        return run_hostile(request, work, start)
+    return train_segments(work, start, request.first, request.count)
 
 
 def train(request: TrainSegments, library: Library, answer: Callable[[Progress], None]) -> SegmentsTrained:
     """Train the requested segments, writing each state as soon as it is there; fewer where the training diverged.
 
-    Raises `Rejected`: NOT_FINITE where the first segment diverged, UNAVAILABLE where a blob is not here.
+    Raises `Rejected`: NOT_FINITE where the first segment diverged, UNAVAILABLE where a blob is not here, FULL where the
+    disk is.
     """
     began = time.perf_counter()
     files = Files(request.files)
     work = library.open_work(files, request.spec, request.seed, request.round)
-    records: list[SegmentRecord] = []
-    traces: list[Digest] = []
-    written: list[BlobFile] = []
-    for run in _run_segments(request, work, files.read(request.state)):
-        segment, loss_bits = Count(request.first + len(records)), Count(run.loss_bits)
-        traces.append(compute_trace(run.fingerprints))
-        written.append(write_blob(Path(request.folder), run.state))
-        records.append(SegmentRecord(segment, written[-1].blob, commit_trace(traces[-1]), loss_bits))
-        answer(Progress(segment, loss_bits))
-    return SegmentsTrained(tuple(records), tuple(traces), tuple(written), _elapsed_ms(began))
+    kept, start = open_folder(request), files.read(request.state)
+    done = Count(len(kept.entries))
+    if done:
+        last = kept.entries[-1].record
+        answer(Progress(last.segment, last.loss_bits, done))
+        start = kept.read_last()
+    rest = replace(request, first=Count(request.first + done), count=Count(request.count - done))
+    try:
+        for run in _run_segments(rest, work, start):
+            segment, now = Count(request.first + len(kept.entries)), time.perf_counter()
+            kept.append(run, segment, int((now - began) * 1000))
+            began = now
+            answer(Progress(segment, Count(run.loss_bits)))
+    except Rejected as rejected:
+        if rejected.reason is not Reason.NOT_FINITE or not done:
+            raise
+    spent = Count(sum(entry.compute_ms for entry in kept.entries))
+    records, traces = (entry.record for entry in kept.entries), (entry.trace for entry in kept.entries)
+    return SegmentsTrained(tuple(records), tuple(traces), kept.files(), spent)
 
 
 def replay(request: ReplaySegments, library: Library) -> SegmentsReplayed:

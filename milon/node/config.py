@@ -23,8 +23,8 @@ _DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")  # which names there are, onl
 
 # How a node of a test network may misbehave in learning; it goes on voting. `milon.pol.work` hands it to the worker.
 ADVERSARIES = (
-    "sign-flip", "scaled", "noise", "nan", "infinity", "huge", "zero", "label-flip", "alie", "ipm",
-    "min-max", "min-sum", "bit-flip", "lazy", "accept",
+    "sign-flip", "scaled", "noise", "nan", "infinity", "huge", "zero", "label-flip", "duplicate", "copy", "mimic",
+    "alie", "alie-optimised", "ipm", "ipm-optimised", "min-max", "min-sum", "bit-flip", "lazy", "accept",
 )  # fmt: skip
 
 

@@ -55,13 +55,16 @@ def test_strength_is_read_from_the_name() -> None:
 
 def test_what_needs_the_rule_says_so() -> None:
     for name in ("alie-optimised", "ipm-optimised"):
-        assert name not in KINDS
         with pytest.raises(Rejected) as refusal:
             make_finals(name, make_scene(judge=False))
         assert refusal.value.reason is Reason.UNSUPPORTED
         with pytest.raises(Rejected) as refusal:
             apply_attack(name, *make_scene().own, 1)
-        assert refusal.value.reason is Reason.UNKNOWN
+        assert refusal.value.reason is Reason.UNSUPPORTED
+    with pytest.raises(Rejected) as refusal:
+        apply_attack("polite", *make_scene().own, 1)
+    assert refusal.value.reason is Reason.UNKNOWN
+    assert tuple(ATTACKS) == KINDS
 
 
 def test_an_attacker_guesses_the_others_from_its_own_segments() -> None:

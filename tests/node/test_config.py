@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from milon.base.errors import Reason, Rejected
 from milon.gpu.attacks_kinds import KINDS
+from milon.gpu.attacks_runs import LAZY
 from milon.gpu.attacks_steps import BIT_FLIP
-from milon.gpu.work_rounds import LAZY
 from milon.node.config import (
     ADVERSARIES,
     Config,

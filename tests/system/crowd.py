@@ -27,10 +27,11 @@ from tests.system.live import PATIENT, REPOSITORY, Json
 NODES = 10
 KINDS = ("sign-flip", "label-flip", "min-max")  # loud, hidden in the data, hidden in the spread
 DEFAULT = str(DEFAULTS["aggregator"])
-ROUNDS, SEGMENTS = 6, 40  # four segments of each node a round: enough for a good model where nobody is hostile
+ROUNDS, SEGMENTS = 5, 40  # four segments of each node a round: enough for a good model where nobody is hostile
 POINTS_MAX = 2.0  # that the default may lose against the honest run
 COLLAPSED = 0.5  # the mean stays below: half of the digits wrong, where the honest run has nearly all right
 PLAIN_DIFFERENCE_MAX = 0.01  # as for `milon demo`
+TIMES = (4_000, 1_000, 3_000)  # ms: ten nodes share two cores, and blocks in a hurry would leave little to train on
 RUN_S = 2_400  # of a run; far more than two cores need
 RESULT = REPOSITORY / "bench" / "results" / "crowd.json"
 
@@ -53,6 +54,7 @@ class Case:
         return (
             f"--nodes={NODES}", *(hostile or ["--adversary=none"]), f"--aggregator={self.aggregator}", "--audit=0",
             "--expect=nothing", "--verify-segments=0", f"--timeout={RUN_S}",
+            f"--block-time-ms={TIMES[0]}", f"--busy-block-time-ms={TIMES[1]}", f"--delta-ms={TIMES[2]}",
             *(f"--term={term}" for term in terms), *PATIENT,
         )  # fmt: skip
 
