@@ -86,7 +86,8 @@ def describe_work(work: dict[str, Any]) -> str:
     whose = f" of {work['trainer'][:8]}" if work["trainer"] else ""
     loss = f", loss {decimal(work['loss'])}" if work["loss"] is not None else ""
     done = f" {work['segment']}/{work['total']}" if work["total"] else ""
-    return f"{work['kind']}{whose}, round {work['round']}{done}{loss}"
+    resumed = f", resumed at segment {work['resumed']}" if work.get("resumed") else ""
+    return f"{work['kind']}{whose}, round {work['round']}{done}{loss}{resumed}"
 
 
 def peers(root: NodeOption = DEFAULT_NODE, as_json: JsonOption = False) -> None:

@@ -61,9 +61,12 @@ class Files:
         return path.read_bytes()
 
 
-def write_blob(folder: Path, raw: bytes) -> BlobFile:
-    """Write `raw` under its blob id in hexadecimal into `folder`; the name appears when the content is whole."""
-    blob = state_digest(raw)
+def write_blob(folder: Path, raw: bytes, known: Digest | None = None) -> BlobFile:
+    """Write `raw` under its blob id in hexadecimal into `folder`; the name appears when the content is whole.
+
+    `known`: the id, where it was computed before.
+    """
+    blob = known or state_digest(raw)
     path = folder / blob.hex()
     part = folder / f".{blob.hex()}.{os.getpid()}.part"
     part.write_bytes(raw)

@@ -1,23 +1,33 @@
-"""Training a round's segments: what the claim says, and what must still be known of it after a restart."""
+"""Training a round's segments: what the claim says, and what must still be known of it after a restart.
+
+The worker writes each finished segment into the training's folder, which stays until its states are blobs: a node that
+was killed, or had no room on its disk, goes on with the next segment.
+"""
 
 from __future__ import annotations
 
+import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from milon.base.codec import decode, encode, wire
+from milon.base.errors import Reason, Rejected
 from milon.base.ids import Digest
 from milon.base.units import Count
 from milon.chain.transaction import Claim
-from milon.contracts.duties import TrainDuty
+from milon.contracts.duties import TrainDuty, name_duty
 from milon.node.folder import PRIVATE, read_file, write_file
-from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job, scratch
+from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job
 from milon.pol.claim import SegmentRecord, SegmentRecords, compute_records_root
 from milon.pol.work import SegmentsTrained, TrainSegments
 
+_LOG = logging.getLogger(__name__)
+
 OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
+STATE_NAME_CHARACTERS = 64  # of a state's file: its id in hexadecimal
 
 
 @wire("own-round/1")
@@ -34,43 +44,83 @@ def _own_round_path(context: TaskContext, job: bytes, round_number: int) -> Path
     return context.folder / f"{job.hex()}-{round_number}.round"
 
 
+def _segments_folder(context: TaskContext, duty: TrainDuty) -> Path:
+    """Where the worker keeps the training's finished segments."""
+    return context.folder / f"{duty.job.hex()}-{duty.round}-{name_duty(duty).hex()[:16]}.segments"
+
+
 def load_own_round(context: TaskContext, job: bytes, round_number: int) -> OwnRound:
     """What this node claimed in a round; `Rejected(UNAVAILABLE)` where it is not on the disk."""
     path = _own_round_path(context, job, round_number)
     return decode(OwnRound, read_file(path, OWN_ROUND_MAX_BYTES), OWN_ROUND_MAX_BYTES)
 
 
+def _find_own_round(context: TaskContext, duty: TrainDuty) -> OwnRound | None:
+    """What was trained before; None where nothing is there that can be read."""
+    try:
+        return load_own_round(context, duty.job, int(duty.round))
+    except Rejected as error:
+        if error.reason is not Reason.UNAVAILABLE:
+            _LOG.warning("round %d of job %s is trained again: %s", duty.round, duty.job.hex()[:8], error)
+        return None
+
+
 async def train(context: TaskContext, duty: TrainDuty) -> Claim:
-    """Train the assigned segments, unless the disk has them, and say what came of it."""
-    path = _own_round_path(context, duty.job, int(duty.round))
-    if await trio.Path(path).exists():
-        own = await trio.to_thread.run_sync(load_own_round, context, duty.job, int(duty.round))
-    else:
-        own = await _train_anew(context, duty)
-        await trio.to_thread.run_sync(lambda: write_file(path, encode(own), PRIVATE, overwrite=True))
-    records = await context.blobs.put_bytes(encode(SegmentRecords(own.records)))
+    """Train the assigned segments, unless the disk has them, and say what came of it.
+
+    Raises `Rejected`: UNAVAILABLE, to try again, where blobs are missing or the disk is full.
+    """
+    try:
+        own = await _train(context, duty)
+        records = await context.blobs.put_bytes(encode(SegmentRecords(own.records)))
+    except Rejected as error:
+        if error.reason is not Reason.FULL:
+            raise
+        detail = f"{error.detail}; the training goes on where it stands once there is room"
+        raise Rejected(Reason.UNAVAILABLE, detail) from None
     root = compute_records_root(own.records)
     count = Count(len(own.records))
     return Claim(duty.job, duty.round, count, root, records, own.records[-1].state, own.compute_ms)
 
 
-async def _train_anew(context: TaskContext, duty: TrainDuty) -> OwnRound:
+async def _train(context: TaskContext, duty: TrainDuty) -> OwnRound:
+    path, folder = _own_round_path(context, duty.job, int(duty.round)), _segments_folder(context, duty)
+    own = await trio.to_thread.run_sync(_find_own_round, context, duty)
+    if own is None:
+        own = await _train_missing(context, duty, folder)
+        raw = encode(own)
+        await trio.to_thread.run_sync(lambda: write_file(path, raw, PRIVATE, overwrite=True))
+    await _hand_in(context, folder)
+    return own
+
+
+async def _train_missing(context: TaskContext, duty: TrainDuty, folder: Path) -> OwnRound:
+    """Train what the folder does not have yet."""
     files = await fetch_job(context, duty.spec)
     files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
-    async with scratch(context, duty) as folder:
-        request = TrainSegments(
-            spec=duty.spec,
-            files=files,
-            state=duty.state,
-            seed=duty.seed,
-            round=Count(duty.round),
-            first=duty.assignment.first,
-            count=duty.assignment.count,
-            folder=str(folder),
-            tamper=context.adversary,
-        )
-        with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
-            trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
-        for file in trained.files:
-            await context.blobs.put_file(Path(file.path))
+    await trio.Path(folder).mkdir(parents=True, exist_ok=True)
+    request = TrainSegments(
+        spec=duty.spec,
+        files=files,
+        state=duty.state,
+        seed=duty.seed,
+        round=Count(duty.round),
+        first=duty.assignment.first,
+        count=duty.assignment.count,
+        folder=str(folder),
+        tamper=context.adversary,
+        keep_every=Count(1),
+    )
+    with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
+        trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
     return OwnRound(trained.records, trained.traces, trained.compute_ms)
+
+
+async def _hand_in(context: TaskContext, folder: Path) -> None:
+    """Make the states in the folder blobs, and forget the folder; what a killed node did not come to is done here."""
+    if not await trio.Path(folder).is_dir():
+        return
+    for path in sorted(await trio.Path(folder).iterdir()):
+        if len(path.name) == STATE_NAME_CHARACTERS:
+            await context.blobs.put_file(Path(path))
+    await trio.to_thread.run_sync(shutil.rmtree, folder)

@@ -40,6 +40,7 @@ class WorkView:
     total: int  # segments of the piece of work
     trainer: AccountId | None  # whose claim is being replayed; none for other kinds
     loss_bits: int | None  # binary32 bits of the last segment's loss; none before the first
+    resumed: int = 0  # segments of them that were done before the node was last started
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,11 @@ class WorkBoard:
         self._views[place] = WorkView(kind, job, round_number, 0, total, trainer, None)
 
         def count(progress: Progress) -> None:
-            view = self._views[place]
-            self._views[place] = replace(view, segment=view.segment + 1, loss_bits=int(progress.loss_bits))
+            view, resumed = self._views[place], int(progress.resumed)
+            segment = resumed or view.segment + 1
+            self._views[place] = replace(
+                view, segment=segment, loss_bits=int(progress.loss_bits), resumed=resumed or view.resumed
+            )
 
         try:
             yield count

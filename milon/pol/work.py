@@ -2,7 +2,8 @@
 
 A request and its answers travel as wire values in frames of four length bytes (big-endian) on the worker's standard
 input and output. One request is answered by any number of `Progress` and then exactly one result. Cancelling a request
-means ending the process: nothing it had written counts until its result has arrived.
+means ending the process: nothing it had written counts until its result has arrived, but for a training's finished
+segments, which the same request finds again.
 """
 
 from __future__ import annotations
@@ -49,20 +50,24 @@ class JobChecked:
     segments_per_hour: Count  # measured, at least 1
 
 
-@wire("train-segments/1")
+@wire("train-segments/2")
 @dataclass(frozen=True, slots=True)
 class TrainSegments:
-    """Train consecutive segments of a round from the round's state, writing each state into a folder."""
+    """Train consecutive segments of a round from the state before them, writing states into a folder.
+
+    With `keep_every` the folder is this training's alone, and what an earlier run of the same finished in it counts.
+    """
 
     spec: JobSpec  # the job
     files: tuple[BlobFile, ...]  # program, manifest, shards, and the round's state
-    state: Digest  # the round's state
+    state: Digest  # the state before the first segment
     seed: Digest  # the round's seed
     round: Count  # its number
     first: Count  # first segment
     count: Count  # how many
     folder: str  # where the states go, each under its id in hexadecimal
     tamper: str  # empty for the honest; an adversary's kind on a node that was told to be one
+    keep_every: Count = Count(0)  # k: the states after k, 2k, ... segments and the last one stay; 0: all, from scratch
 
 
 @wire("segments-trained/1")
@@ -72,8 +77,8 @@ class SegmentsTrained:
 
     records: tuple[SegmentRecord, ...]  # one a segment
     traces: tuple[Digest, ...]  # one a segment, secret until opened
-    files: tuple[BlobFile, ...]  # the states
-    compute_ms: Count  # time spent training
+    files: tuple[BlobFile, ...]  # the states that stay
+    compute_ms: Count  # time spent training, earlier runs included
 
 
 @wire("replay-item/1")
@@ -216,13 +221,14 @@ class PieceRefereed:
     compute_ms: Count  # time spent
 
 
-@wire("work-progress/1")
+@wire("work-progress/2")
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A segment is done; for people watching."""
 
     segment: Count  # its number
     loss_bits: Count  # binary32 bits of its last loss
+    resumed: Count = Count(0)  # segments that an earlier run had finished, this one the last of them; 0: a new one
 
 
 @wire("work-refused/1")
