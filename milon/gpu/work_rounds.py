@@ -19,7 +19,6 @@ from milon.gpu.checkpoint import NAN_BITS, OPTIMIZER_PREFIX, OUTER_PREFIX, from_
 from milon.gpu.evaluate import Evaluation, evaluate_state
 from milon.gpu.interpreter import Plan
 from milon.gpu.journal import open_folder
-from milon.gpu.journal import open_folder
 from milon.gpu.replay import replay_segment
 from milon.gpu.rows import Dataset
 from milon.gpu.train import RoundWork, SegmentRun, read_state, train_segments
