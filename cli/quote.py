@@ -14,6 +14,8 @@ from .output import print_json, print_lines, print_pairs, print_table
 if TYPE_CHECKING:
     from milon.client.quote import JobQuote
 
+LOW_AUDIT_PPM = 250_000  # with a smaller chance to meet a false segment, people are told what they rely on
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the noun of jobs."""
@@ -26,7 +28,9 @@ def quote(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
     reward: Annotated[int | None, typer.Option(help="Coins to lock; prices follow from it.")] = None,
-    audit: Annotated[str | None, typer.Option(help="Share of segments replayed: 0.25, or one a round: 0,0,1.")] = None,
+    audit: Annotated[
+        str | None, typer.Option(help="Share of segments each verifier replays: 0.25, or one a round: 0,0,1.")
+    ] = None,
     term: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of another term, such as committee-size=5.")
     ] = None,
@@ -41,7 +45,8 @@ def quote(
     Nothing is sent. With a job's name its terms and the chain's parameters are asked of the node.
     """
     from milon.api.shapes import to_json
-    from milon.client.quote import DEFAULT_SLASH_PPM, choose_terms, quote_terms, read_terms
+    from milon.client.quote import choose_terms, quote_terms, read_terms
+    from milon.client.terms import DEFAULT_SLASH_PPM
 
     slash_ppm = DEFAULT_SLASH_PPM
     if job is not None:
@@ -64,11 +69,12 @@ def _print(made: JobQuote) -> None:
     found = made.quote
     enough = "enough" if found.is_bond_enough else "NOT ENOUGH: raise bond_min, or the audit"
     bond = f"{found.bond}; the terms ask for {made.bond_min}, {enough}" if found.bond else "none helps or is needed"
+    replays = found.replays_ppm / 1_000_000
     one = f"is replayed with a chance of {found.audit_ppm / 10_000:.2f} % in the least audited round"
     print_pairs(
         [
             ("price", f"at most {found.price_max}: {found.segments_max} for segments, {found.replays_max} for replays"),
-            ("replays", f"{found.replays} of one trainer's segments a round, by {made.committee_size} members"),
+            ("replays", f"{replays:.6g} of one trainer's {found.segments} segments, by {made.committee_size} members"),
             ("one segment", one),
             ("bond", f"{bond} (a slash takes {made.slash_ppm / 10_000:.0f} %)"),
         ]
@@ -85,3 +91,10 @@ def _print(made: JobQuote) -> None:
         ],
     )
     print_lines(["the bond is for a lie that gains one segment's price; docs/security.md says what else it may gain"])
+    if 0 < found.audit_ppm < LOW_AUDIT_PPM:
+        print_lines(
+            [
+                f"a false segment is met with {found.audit_ppm / 10_000:.2f} % only: at this rate the bond deters, and "
+                "the sample catches who goes on lying; for few segments, few rounds or strangers: --audit 0.25, or 1"
+            ]
+        )

@@ -21,7 +21,7 @@ PENALTIES = {
 }
 
 
-@wire("settled-claim/1")
+@wire("settled-claim/2")
 @dataclass(frozen=True, slots=True)
 class SettledClaim:
     """One claim of the round and how it fared."""
@@ -35,7 +35,7 @@ class SettledClaim:
     final_state: Digest  # blob of the last state
     status: str  # "accepted", "refuted", "void"
     verifiers: tuple[AccountId, ...]  # whose attestations counted
-    replayed: Count  # segments that verifiers replayed, each counted once per verifier
+    replays: tuple[Count, ...]  # segments that each of them replayed, in the same order; its draw may have been empty
     compute_ms: Count  # the trainer's own word
 
 

@@ -8,12 +8,17 @@ from fractions import Fraction
 from typing import Any
 
 from milon.base.errors import Reason, Rejected
-from milon.chain.params import Parameters
 from milon.client.terms import JobError, compute_terms
-from milon.pol.quote import SURE_PPM, Quote, compute_catch_chance, compute_quote, compute_rounds_until
+from milon.pol.quote import (
+    SURE_PPM,
+    Quote,
+    compute_catch_chance,
+    compute_quote,
+    compute_rounds_until,
+    find_least_audit,
+)
 from milon.pol.terms import PARTS_PER_MILLION, JobTerms
 
-DEFAULT_SLASH_PPM = int(Parameters().slash_ppm)
 # What a quote depends on; the rest of a job's terms changes neither price nor chances.
 QUOTED = (
     "rounds", "segments_per_round", "steps_per_segment", "batch_size", "audit_ppm", "committee_size", "trainers_min",
@@ -78,7 +83,8 @@ def quote_terms(terms: JobTerms, slash_ppm: int, shares: Sequence[float]) -> Job
     sure = Fraction(SURE_PPM, PARTS_PER_MILLION)
     chances = []
     for ppm in sorted(asked):
-        chance = compute_catch_chance(Fraction(ppm, PARTS_PER_MILLION), int(found.replays))
+        share = Fraction(ppm, PARTS_PER_MILLION)
+        chance = compute_catch_chance(share, int(found.segments), find_least_audit(terms), int(terms.committee_size))
         rounds = compute_rounds_until(chance, sure) or None
         chances.append(Chance(ppm / PARTS_PER_MILLION, float(chance), rounds))
     return JobQuote(found, int(terms.committee_size), int(terms.bond_min), slash_ppm, tuple(chances))

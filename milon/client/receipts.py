@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from milon.base.errors import Reason, Rejected
-from milon.pol.terms import replays_per_member
 
 Json = dict[str, Any]
 FROM_ESCROW = ("segments", "fee", "replays")  # reasons that take coins from the job's escrow as work is paid
@@ -110,13 +109,13 @@ def _audit_ppm(job: Json, number: int) -> int:
     return int(rates[min(number, len(rates) - 1)])
 
 
-def _count_replays(job: Json, closed: Json, account: str) -> list[tuple[str, int]]:
-    """Per claim that counts this verifier: whose it is, and how many of its segments the verifier replayed."""
-    ppm = _audit_ppm(job, closed["round"])
+def _count_replays(closed: Json, account: str) -> list[tuple[str, int]]:
+    """Per claim of which this verifier replayed segments: whose it is, and how many."""
     return [
-        (claim["trainer"], replays_per_member(claim["count"], ppm))
+        (claim["trainer"], replays)
         for claim in closed["claims"]
-        if account in claim["verifiers"]
+        for verifier, replays in zip(claim["verifiers"], claim["replays"], strict=True)
+        if verifier == account and replays
     ]
 
 
@@ -128,7 +127,7 @@ def _explain(job: Json, closed: Json, payment: Json) -> Receipt:
         count = sum(claim["count"] for claim in paid)
         return _receipt(payment, count, terms["segment_price"], "segments", _fee_of(closed, account))
     if reason == "replays":
-        replays = _count_replays(job, closed, account)
+        replays = _count_replays(closed, account)
         of = ", ".join(f"{count} of {trainer[:8]}'s" for trainer, count in replays)
         count = sum(count for _, count in replays)
         return _receipt(payment, count, terms["replay_price"], f"replays ({of})", 0)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any, TypedDict
 
 from milon.base.errors import Rejected
 from milon.base.ids import AccountId
 from milon.base.units import Amount, Count
+from milon.chain.params import Parameters
 from milon.pol.pipeline import compute_count_needed, parse_pipeline
-from milon.pol.quote import compute_bond
+from milon.pol.quote import compute_audit_chance, compute_stake
 from milon.pol.terms import PARTS_PER_MILLION, JobTerms, Settlement, compute_cost_max, verify_terms
 
 ACCOUNT_BYTES = 32
+DEFAULT_SLASH_PPM = int(Parameters().slash_ppm)  # what a lie costs of a stake, where the chain does not say otherwise
 DEFAULT_PRICE = 1_000  # a segment's and a replay's, where neither prices nor a reward are named
 EVALUATION_BATCHES = 16  # an evaluation batch may be so many training batches: without gradients it needs less a row
 
@@ -32,7 +33,7 @@ class TermChoices(TypedDict, total=False):
     batch_size: int  # rows a step
     aggregator: str  # a pipeline such as "trimmed-mean" or "arc,nnm,median"; `milon aggregators` lists the parts
     faulty_count: int  # hostile trainers the aggregation must bear
-    audit: float | Sequence[float]  # share of segments each verifier runs again, 0 to 1; one, or one per round
+    audit: float | Sequence[float]  # chance that a verifier runs a segment again, 0 to 1; one, or one per round
     audit_ppm: Sequence[int]  # the same in parts per million; instead of `audit`
     committee_size: int  # verifiers per claim
     trainers_min: int  # with fewer the job waits
@@ -71,7 +72,10 @@ DEFAULTS: TermChoices = {
     "challenge_blocks": 0,
     "trainers": (),
 }
-DEFAULT_AUDIT_PPM = (250_000,)  # with three verifiers a claim that is false by half is seldom missed
+# One segment in 64 for each of three verifiers: 4.7 % of the training in all, so that honest work stays cheap. One
+# false segment is then met with 4.6 %, and a bond of 83 of its prices keeps it from paying. For few segments, few
+# rounds and strangers say more: 0.25, or 1.
+DEFAULT_AUDIT_PPM = (15_625,)
 
 
 def verify_choices(choices: Mapping[str, Any]) -> None:
@@ -142,12 +146,12 @@ def _compute_prices(choices: Mapping[str, Any], unpriced: JobTerms) -> tuple[int
     return price, price
 
 
-def _compute_bond(audit_ppm: Sequence[int], segment_price: int) -> int:
-    """Twice (1 - a) / a prices of a segment, at the least audit rate a there is: then one false segment never pays."""
+def _compute_bond(audit_ppm: Sequence[int], members: int, segment_price: int) -> int:
+    """What `milon job quote` asks for at the least audit rate there is: then one false segment never pays."""
     rates = [ppm for ppm in audit_ppm if ppm]
     if not rates:
         return 0  # nothing is ever replayed, so no bond is ever lost
-    return compute_bond(Fraction(min(rates), PARTS_PER_MILLION), segment_price)
+    return compute_stake(compute_audit_chance(min(rates), members), segment_price, DEFAULT_SLASH_PPM)
 
 
 def _verify_together(terms: JobTerms) -> None:
@@ -202,7 +206,7 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
         return terms
 
     segment_price, replay_price = _compute_prices(chosen, make(1, 1, 0))
-    bond = chosen.get("bond_min", _compute_bond(audit_ppm, segment_price))
+    bond = chosen.get("bond_min", _compute_bond(audit_ppm, chosen["committee_size"], segment_price))
     terms = make(segment_price, replay_price, bond)
     _verify_together(terms)
     cost = compute_cost_max(terms)

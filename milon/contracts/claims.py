@@ -8,6 +8,10 @@ A member that finds its sample true commits to its attestation and opens it when
 not to be had challenges at once. Who commits and does not open, who is silent where most members were not, and whose
 traces do not fit the opened ones, has lapsed: a slice of its stake burns. A claim of a round without audit is ACCEPTED
 as it comes; the aggregation rule and challenges alone guard it.
+
+A draw may be empty. Its member commits and attests all the same, over no traces and for no pay: nobody else can tell
+before the reveals whom chance has spared, so that a silent member is never one of those. A claim that nobody's draw met
+is accepted at the risk that its audit rate says.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from milon.contracts.staking import take_stake
 from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import commit_trace, key_traces, verify_records
 from milon.pol.sampling import draw_committee, verify_sample
-from milon.pol.terms import JobTerms, audit_ppm_of, replays_per_member
+from milon.pol.terms import JobTerms, audit_ppm_of
 from milon.state.ledger import Draft, Ledger
 
 
@@ -103,8 +107,8 @@ def compute_sample(record: ClaimRecord, verifier: AccountId, proof: VrfProof, te
     """The places of the claim that the proof obliges `verifier` to replay; `Rejected(BAD_PROOF)` if not its own."""
     if record.beacon is None:
         raise Rejected(Reason.NOT_NOW, "the claim has no beacon yet")
-    wanted = replays_per_member(record.count, audit_ppm_of(terms, record.round))
-    return verify_sample(verifier, record.claim, record.beacon, proof, record.count, wanted)
+    ppm = audit_ppm_of(terms, record.round)
+    return verify_sample(verifier, record.claim, record.beacon, proof, record.count, ppm)
 
 
 def find_accusers(record: ClaimRecord) -> tuple[AccountId, ...]:

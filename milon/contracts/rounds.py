@@ -244,7 +244,7 @@ def _settle(claim: ClaimRecord) -> SettledClaim:
         final_state=claim.final_state,
         status=f"{claim.status.value}: {claim.problem}" if claim.problem else claim.status.value,
         verifiers=tuple(entry.verifier for entry in counted),
-        replayed=Count(sum(len(entry.sample) for entry in counted)),
+        replays=tuple(Count(len(entry.sample)) for entry in counted),
         compute_ms=claim.compute_ms,
     )
 

@@ -61,7 +61,7 @@ from milon.pol.claim import (
     key_traces,
 )
 from milon.pol.sampling import draw_sample
-from milon.pol.terms import JobSpec, Settlement, audit_ppm_of, replays_per_member
+from milon.pol.terms import JobSpec, Settlement, audit_ppm_of
 from milon.pol.verdict import Refusal, RoundOutcome, Verdict
 from milon.pol.work import (
     AggregateRound,
@@ -157,8 +157,8 @@ def _draw(context: TaskContext, duty: CommitDuty | RevealDuty) -> tuple[VrfProof
     claim = duty.claim
     if claim.beacon is None:
         raise RuntimeError("a committee without a beacon")
-    wanted = replays_per_member(int(claim.count), audit_ppm_of(duty.spec.terms, int(claim.round)))
-    return draw_sample(context.key, claim.claim, claim.beacon, int(claim.count), wanted)
+    ppm = audit_ppm_of(duty.spec.terms, int(claim.round))
+    return draw_sample(context.key, claim.claim, claim.beacon, int(claim.count), ppm)
 
 
 def _make_attestation(
@@ -171,10 +171,13 @@ def _make_attestation(
 
 
 async def _commit(context: TaskContext, duty: CommitDuty) -> CommitAttestation | Challenge:
-    """Replay the own sample and commit to what it gave, kept for the opening; what is not true is challenged."""
+    """Replay the own sample and commit to what it gave, kept for the opening; what is not true is challenged.
+
+    Where the draw is empty there is nothing to fetch, and the word given stands for nothing.
+    """
     claim = duty.claim
     proof, places = _draw(context, duty)
-    results = await _replay(context, duty, places, "replay")
+    results = await _replay(context, duty, places, "replay") if places else ()
     if results is None:
         return Challenge(claim.claim, Count(claim.first + places[0]), Verdict.UNAVAILABLE)
     for result in results:
@@ -194,7 +197,7 @@ async def _reveal(context: TaskContext, duty: RevealDuty) -> Attest:
         raw = await trio.to_thread.run_sync(read_file, path, ATTESTATION_MAX_BYTES)
         return decode(Attest, raw, ATTESTATION_MAX_BYTES)
     proof, places = _draw(context, duty)
-    results = await _replay(context, duty, places, "replay")
+    results = await _replay(context, duty, places, "replay") if places else ()
     if results is None:
         raise Rejected(Reason.UNAVAILABLE, "the claim's states were there when this node committed")
     return _make_attestation(context, duty.claim, proof, results)

@@ -92,7 +92,7 @@ class JobTerms:
     batch_size: Count  # rows a step
     aggregator: str  # how updates become one, as `milon.pol.pipeline` writes it
     faulty_count: Count  # hostile updates it must bear
-    audit_ppm: tuple[Count, ...]  # share of segments each verifier replays, per round; the last one holds for the rest
+    audit_ppm: tuple[Count, ...]  # chance that a verifier replays a segment, per round; the last one holds for the rest
     committee_size: Count  # verifiers per claim
     trainers_min: Count  # fewer than this: the job waits
     trainers_target: Count  # as soon as so many are enrolled, it starts; no round takes more
@@ -130,16 +130,16 @@ def audit_ppm_of(terms: JobTerms, round_number: int) -> int:
     return terms.audit_ppm[min(round_number, len(terms.audit_ppm) - 1)]
 
 
-def replays_per_member(segments: int, audit_ppm: int) -> int:
-    """How many of a claim's segments each committee member replays, rounded up."""
+def replays_max_per_member(segments: int, audit_ppm: int) -> int:
+    """The most of a claim's segments that a committee member may have to replay: see `sampling.count_replays`."""
     return -(-segments * audit_ppm // PARTS_PER_MILLION)
 
 
 def compute_cost_max(terms: JobTerms) -> int:
     """The most a job can pay out: every segment accepted, and every replay of every audit.
 
-    Each claim rounds its replays up, so a round may hold up to one more replay a claim than its segments suggest;
-    claims are never more than segments, nor than `trainers_target`.
+    Chance may round the replays of every claim up, so a round may hold up to one more replay a claim than its segments
+    suggest; claims are never more than segments, nor than `trainers_target`. What is not needed goes back in the end.
     """
     listed = min(terms.rounds, len(terms.audit_ppm))
     total = sum(_compute_round_cost_max(terms, ppm) for ppm in terms.audit_ppm[:listed])
@@ -147,7 +147,7 @@ def compute_cost_max(terms: JobTerms) -> int:
 
 
 def _compute_round_cost_max(terms: JobTerms, ppm: int) -> int:
-    replays = replays_per_member(terms.segments_per_round, ppm)
+    replays = replays_max_per_member(terms.segments_per_round, ppm)
     if ppm:
         replays = min(terms.segments_per_round, replays + terms.trainers_target)
     return terms.segments_per_round * terms.segment_price + replays * terms.committee_size * terms.replay_price

@@ -94,7 +94,7 @@ def make_round(number: int, loss_bits: int = HALF_BITS, rows: int = 100) -> Roun
             digest_of(3),
             "accepted",
             ACCOUNTS[:1],
-            Count(2),
+            (Count(2),),
             Count(120),
         )
         for index, account in enumerate(ACCOUNTS)

@@ -18,7 +18,7 @@ from milon.chain.transaction import Action, Claim, CommitAttestation
 from milon.contracts.duties import CommitDuty, Duty, OpenDuty, RevealDuty, TrainDuty
 from milon.contracts.records import OpenRound, open_round_key
 from milon.pol.sampling import draw_sample
-from milon.pol.terms import audit_ppm_of, replays_per_member
+from milon.pol.terms import PARTS_PER_MILLION, audit_ppm_of
 from tests.attacks.ground import Tried
 from tests.contracts.helpers import make_keys, make_spec, name_of
 from tests.contracts.players import Player, World, make_attestation, make_world
@@ -126,8 +126,7 @@ class Copier:
         claim, key = duty.claim, self._player.key
         if claim.beacon is None:
             raise RuntimeError("a committee is drawn from a beacon")
-        wanted = replays_per_member(claim.count, audit_ppm_of(duty.spec.terms, claim.round))
-        proof, _ = draw_sample(key, claim.claim, claim.beacon, claim.count, wanted)
+        proof, _ = draw_sample(key, claim.claim, claim.beacon, claim.count, audit_ppm_of(duty.spec.terms, claim.round))
         attest, commitment = make_attestation(key.account, claim, proof, keyed)
         self._world.opened[key.account, claim.claim] = attest
         return commitment
@@ -169,8 +168,9 @@ def draw_false(segments: int, false: int, seed: int) -> frozenset[int]:
 
 
 def is_caught(keys: tuple[SecretKey, ...], claim: ClaimId, beacon: Digest, false: frozenset[int], each: int) -> bool:
-    """Whether the members' own draws meet a false segment of a claim of `SEGMENTS`."""
-    return any(place in false for key in keys for place in draw_sample(key, claim, beacon, SEGMENTS, each)[1])
+    """Whether the members' own draws of `each` segments meet a false one of a claim of `SEGMENTS`."""
+    ppm = each * PARTS_PER_MILLION // SEGMENTS
+    return any(place in false for key in keys for place in draw_sample(key, claim, beacon, SEGMENTS, ppm)[1])
 
 
 def try_samples(false: int, members: int, each: int, is_grinding: bool, number: int = 0) -> Iterator[bool]:

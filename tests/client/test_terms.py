@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from milon.client.terms import JobError, compute_evaluation_batches, compute_terms
+from milon.client.terms import DEFAULT_SLASH_PPM, JobError, compute_evaluation_batches, compute_terms
 from milon.pol.aggregation import Rule
+from milon.pol.quote import compute_quote
 from milon.pol.terms import compute_cost_max, verify_terms
 
 
@@ -36,9 +37,18 @@ def test_audit_is_a_share_or_parts_per_million() -> None:
 
 
 def test_the_bond_outweighs_what_one_false_segment_gains() -> None:
-    """At an audit rate of 5 % a bond is worth 38 segments (docs/spec: what a sample proves)."""
-    assert compute_terms({"audit": 0.05, "segment_price": 10})[0].bond_min == 380
+    """Where all of a bond is lost, it must be 38 prices at an audit rate of 5 % (docs/security.md); half of it is."""
+    lone = {"committee_size": 1, "segment_price": 10}
+    assert compute_terms({"audit": 0.05, **lone})[0].bond_min == 2 * 380
     assert compute_terms({"audit": 0})[0].bond_min == 0
+
+
+def test_the_default_audit_is_the_goals_and_its_bond_is_enough() -> None:
+    terms, _ = compute_terms({})
+    found = compute_quote(terms, DEFAULT_SLASH_PPM)
+    assert int(found.replays_ppm) / int(found.segments) == 46_875, "4.7 % of the training, all verifiers together"
+    assert found.is_bond_enough and terms.bond_min == found.bond
+    assert 82 * terms.segment_price < terms.bond_min < 84 * terms.segment_price
 
 
 def test_a_larger_tolerance_asks_for_more_trainers() -> None:

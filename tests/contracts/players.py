@@ -53,7 +53,7 @@ from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import SegmentRecord, commit_trace, compute_records_root, key_traces
 from milon.pol.dispute import spot_of
 from milon.pol.sampling import draw_sample
-from milon.pol.terms import audit_ppm_of, replays_per_member
+from milon.pol.terms import audit_ppm_of
 from milon.pol.verdict import RoundOutcome, Verdict
 from tests.contracts.helpers import Chain, make_spec, name_of
 from tests.pol.dispute_toy import Run, judge
@@ -201,10 +201,10 @@ class World:
     def _commit(self, player: Player, duty: CommitDuty) -> CommitAttestation | Challenge:
         claim = duty.claim
         assert claim.beacon is not None
-        wanted = replays_per_member(claim.count, audit_ppm_of(duty.spec.terms, claim.round))
-        proof, places = draw_sample(player.key, claim.claim, claim.beacon, claim.count, wanted)
+        ppm = audit_ppm_of(duty.spec.terms, claim.round)
+        proof, places = draw_sample(player.key, claim.claim, claim.beacon, claim.count, ppm)
         if player.attests not in (None, Verdict.TRUE):
-            return Challenge(claim.claim, Count(claim.first + places[0]), player.attests)
+            return Challenge(claim.claim, Count(claim.first + (*places, 0)[0]), player.attests)
         keyed = name_of("lazy")
         for place in places if not player.is_lazy else ():
             found = self._replay(claim, duty.state, duty.seed, place)

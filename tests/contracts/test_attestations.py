@@ -15,6 +15,7 @@ from milon.contracts.duties import (
     RevealDuty,
 )
 from milon.pol.sampling import draw_sample
+from milon.pol.terms import PARTS_PER_MILLION
 from tests.contracts.helpers import NO_CLAIM, STAKE, assert_refused, name_of
 from tests.contracts.players import (
     World,
@@ -35,10 +36,10 @@ def key_of(world: World, account: AccountId) -> SecretKey:
     return world.players[account].key
 
 
-def sample_of(world: World, claim: ClaimRecord, key: SecretKey, wanted: int) -> tuple[VrfProof, tuple[int, ...]]:
+def sample_of(world: World, claim: ClaimRecord, key: SecretKey) -> tuple[VrfProof, tuple[int, ...]]:
     """The member's draw."""
     assert claim.beacon is not None
-    return draw_sample(key, claim.claim, claim.beacon, claim.count, wanted)
+    return draw_sample(key, claim.claim, claim.beacon, claim.count, PARTS_PER_MILLION)
 
 
 def at_committing(**behaviour: dict[str, object]) -> tuple[World, JobId, ClaimRecord]:
@@ -107,7 +108,7 @@ def test_a_copied_commitment_opens_nothing() -> None:
     """The commitment holds the name: whoever repeats another's cannot open it, with the other's words or own ones."""
     world, _, claim = at_committing()
     first, second = (key_of(world, account) for account in claim.committee[:2])
-    proof, _ = sample_of(world, claim, first, 2)
+    proof, _ = sample_of(world, claim, first)
     attest, commitment = make_attestation(first.account, claim, proof, name_of("traces"))
     third = key_of(world, claim.committee[2])
     assert world.chain.do(*((key, commitment) for key in (first, second, third))) == ("", "", "")
@@ -120,10 +121,10 @@ def test_a_proof_that_is_not_the_members_own_is_refused() -> None:
     members = [key_of(world, account) for account in claim.committee]
     member, other = members[:2]
     assert claim.beacon is not None
-    of_other, _ = sample_of(world, claim, other, 2)
-    of_claim, _ = draw_sample(member, NO_CLAIM, claim.beacon, 2, 2)
-    of_beacon, _ = draw_sample(member, claim.claim, name_of("beacon"), 2, 2)
-    own, _ = sample_of(world, claim, member, 2)
+    of_other, _ = sample_of(world, claim, other)
+    of_claim, _ = draw_sample(member, NO_CLAIM, claim.beacon, 2, PARTS_PER_MILLION)
+    of_beacon, _ = draw_sample(member, claim.claim, name_of("beacon"), 2, PARTS_PER_MILLION)
+    own, _ = sample_of(world, claim, member)
     broken = VrfProof(own[:32] + bytes(48))
     table, height = dict(world.chain.table), world.chain.height
     for proof in (NO_PROOF, of_other, of_claim, of_beacon, broken):
@@ -172,3 +173,23 @@ def test_more_than_half_of_the_committee_is_enough() -> None:
     closed = world.finish(job)[0]
     fate = {claim.trainer: claim.status for claim in closed.claims}
     assert fate == {key.account: "accepted" for key in world.chain.keys}
+
+
+def test_whom_the_draw_has_spared_says_so_in_the_end_and_is_not_paid() -> None:
+    """At one in a million nobody has anything to replay: claims, false ones too, are taken in at the audit's risk."""
+    world = make_world(p1={"lies": frozenset(range(8))}, p2={"skips": (CommitDuty,)})
+    (closed,) = world.finish(start_job(world, rounds=Count(1), audit_ppm=(Count(1),)))
+    assert {claim.status for claim in closed.claims} == {"accepted"}
+    assert {replays for claim in closed.claims for replays in claim.replays} == {0}
+    assert not [payment for payment in closed.payments if payment.reason == "replays"]
+    silent = world.chain.keys[2].account
+    assert all(silent not in claim.verifiers for claim in closed.claims), "nobody can tell that it had nothing to do"
+    assert lapses(world) == {silent: 297}
+
+
+def test_a_made_up_digest_over_nothing_costs_a_slice() -> None:
+    world = make_world(p0={"is_lazy": True})
+    (closed,) = world.finish(start_job(world, rounds=Count(1), audit_ppm=(Count(1),)))
+    lazy = world.chain.keys[0].account
+    assert lapses(world) == {lazy: 297} and {claim.status for claim in closed.claims} == {"accepted"}
+    assert all(lazy not in claim.verifiers for claim in closed.claims)

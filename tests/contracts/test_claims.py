@@ -21,6 +21,7 @@ from milon.contracts.duties import (
 )
 from milon.contracts.records import Phase
 from milon.pol.sampling import draw_sample
+from milon.pol.terms import PARTS_PER_MILLION
 from tests.contracts.helpers import NO_CLAIM, Chain, assert_refused, make_spec
 from tests.contracts.players import (
     Player,
@@ -42,10 +43,10 @@ def key_of(world: World, account: AccountId) -> SecretKey:
     return world.players[account].key
 
 
-def sample_of(world: World, claim: ClaimRecord, key: SecretKey, wanted: int) -> tuple[VrfProof, tuple[int, ...]]:
+def sample_of(world: World, claim: ClaimRecord, key: SecretKey) -> tuple[VrfProof, tuple[int, ...]]:
     """The member's draw."""
     assert claim.beacon is not None
-    return draw_sample(key, claim.claim, claim.beacon, claim.count, wanted)
+    return draw_sample(key, claim.claim, claim.beacon, claim.count, PARTS_PER_MILLION)
 
 
 # Making a claim

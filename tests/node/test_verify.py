@@ -166,7 +166,7 @@ def block_of(claimed: tuple[Records, ...], agreed: RoundOutcome) -> BlockAnswer:
                 final_state=records[-1].state,
                 status="accepted",
                 verifiers=(),
-                replayed=Count(0),
+                replays=(),
                 compute_ms=Count(0),
             )
         )

@@ -18,7 +18,7 @@ from milon.pol.terms import (
     JobTerms,
     audit_ppm_of,
     compute_cost_max,
-    replays_per_member,
+    replays_max_per_member,
     verify_spec,
     verify_terms,
 )
@@ -106,8 +106,8 @@ def test_the_last_audit_rate_holds_for_the_rest() -> None:
     assert [audit_ppm_of(TERMS, number) for number in range(4)] == [0, 250_000, 250_000, 250_000]
 
 
-def test_replays_round_up() -> None:
-    assert [replays_per_member(4, ppm) for ppm in (0, 1, 250_000, 250_001, 1_000_000)] == [0, 1, 1, 2, 4]
+def test_replays_are_at_most_rounded_up() -> None:
+    assert [replays_max_per_member(4, ppm) for ppm in (0, 1, 250_000, 250_001, 1_000_000)] == [0, 1, 1, 2, 4]
 
 
 def test_the_cost_of_a_small_job() -> None:
@@ -118,6 +118,6 @@ def test_the_cost_of_a_small_job() -> None:
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=5), ppm=st.integers(0, 1_000_000))
 def test_no_split_among_the_wanted_trainers_costs_more(counts: list[int], ppm: int) -> None:
     terms = dataclasses.replace(TERMS, rounds=Count(1), segments_per_round=Count(sum(counts)), audit_ppm=(Count(ppm),))
-    replays = sum(replays_per_member(count, ppm) for count in counts)
+    replays = sum(replays_max_per_member(count, ppm) for count in counts)
     paid = sum(counts) * terms.segment_price + replays * terms.committee_size * terms.replay_price
     assert paid <= compute_cost_max(terms)

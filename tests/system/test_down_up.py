@@ -44,7 +44,8 @@ def test_a_true_block_is_valid_for_a_stranger(network: Live) -> None:
     """The last learning block of the chain, by its hash; as text, as a person asks for it."""
     jobs = network.ask(0, lambda client: client.jobs())
     job = network.job(0, jobs[-1]["job"]) if jobs else None
-    job = job if job and job["rounds"] else network.wait_finished(0, network.submit("--rounds", "1", *PATIENT))
+    if not job or not job["rounds"]:
+        job = network.wait_finished(0, network.submit("--rounds", "1", "--audit", "0.25", *PATIENT))
     closed = [closed for closed in job["rounds"] if not closed["outcome"]["void"]][-1]
     block, status = network.block(0, closed["height"]), network.status(0)
     assert block is not None and status is not None
