@@ -15,6 +15,7 @@ from milon.contracts.claims import load_claim
 from milon.contracts.duties import Duty, Role, compute_duties, name_duty
 from milon.contracts.jobs import load_job, load_open_jobs
 from milon.contracts.records import OpenRound, open_round_key
+from milon.node.own_rounds import OpenRounds, find_open_rounds, forget_closed_rounds
 from milon.node.supervisor import contain
 from milon.node.task_context import FETCH_S, TaskContext, size_of_state
 from milon.node.tasks import perform
@@ -24,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # pause before a duty whose blobs nobody had is tried again
 RETRY_MAX_S = 15.0  # the pause doubles up to here
+LEAVE_S = 0.5  # between two looks whether duties that were called off have ended, which takes them two seconds
 RUNNING_MAX = 256  # duties under way at once: 64 open jobs, a few each
 
 
@@ -38,6 +40,8 @@ class Learner:
         self._running: dict[Digest, trio.CancelScope] = {}
         self._done: set[Digest] = set()
         self._prefetched: set[Digest] = set()
+        self._asked: set[Digest] = set()  # duties of the newest ledger
+        self._open: OpenRounds | None = None  # as of the last tidying up
 
     def update(self, ledger: Ledger, nursery: trio.Nursery) -> tuple[Digest, ...]:
         """Follow the newest final ledger; the names of all duties it holds for this account."""
@@ -46,13 +50,30 @@ class Learner:
             if name not in duties:
                 scope.cancel()
         self._done &= duties.keys()
+        self._asked = set(duties)
         for name, duty in duties.items():
             if name not in self._running and name not in self._done and len(self._running) < RUNNING_MAX:
                 scope = trio.CancelScope()
                 self._running[name] = scope
                 nursery.start_soon(self._fulfil, name, duty, scope)
         self._prefetch(ledger, nursery)
+        self._tidy_up(find_open_rounds(ledger, self._role.account), nursery)
         return tuple(duties)
+
+    def _tidy_up(self, still_open: OpenRounds, nursery: trio.Nursery) -> None:
+        """When rounds were closed, and at the start: forget what is kept of them."""
+        if still_open != self._open:
+            self._open = still_open
+            nursery.start_soon(self._forget_closed, still_open)
+
+    async def _forget_closed(self, still_open: OpenRounds) -> None:
+        while self._running.keys() - self._asked:
+            await trio.sleep(LEAVE_S)  # the worker may still be writing for them
+        forget = partial(trio.to_thread.run_sync, forget_closed_rounds, self._context.folder, still_open)
+        try:
+            await contain("tidying up", forget)
+        except Rejected as error:
+            _LOG.warning("%s", error)
 
     async def _fulfil(self, name: Digest, duty: Duty, scope: trio.CancelScope) -> None:
         """Do the duty, again and again while blobs are missing; a refusal of another kind is final."""

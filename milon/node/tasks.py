@@ -44,6 +44,7 @@ from milon.contracts.duties import (
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
 from milon.node.dispute_tasks import perform_dispute
 from milon.node.folder import PRIVATE, read_file, write_file
+from milon.node.own_rounds import load_own_round
 from milon.node.reports import keep_report
 from milon.node.task_context import (
     EVIDENCE_FETCH_S,
@@ -55,7 +56,7 @@ from milon.node.task_context import (
     scratch,
     size_of_state,
 )
-from milon.node.train_tasks import load_own_round, train
+from milon.node.train_tasks import train
 from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import (
     key_traces,
@@ -97,7 +98,7 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
         case RevealDuty():
             return await _reveal(context, duty)
         case OpenDuty():
-            own = await trio.to_thread.run_sync(load_own_round, context, duty.job, int(duty.round))
+            own = await trio.to_thread.run_sync(load_own_round, context.folder, duty.job, int(duty.round))
             return OpenTraces(duty.claim, own.records, own.traces)
         case JudgeDuty():
             return await _judge(context, duty)

@@ -8,61 +8,23 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from milon.base.codec import decode, encode, wire
+from milon.base.codec import encode
 from milon.base.errors import Reason, Rejected
-from milon.base.ids import Digest
 from milon.base.units import Count
 from milon.chain.transaction import Claim
-from milon.contracts.duties import TrainDuty, name_duty
-from milon.node.folder import PRIVATE, read_file, write_file
+from milon.contracts.duties import TrainDuty
+from milon.node.own_rounds import OwnRound, find_own_round, keep_own_round, segments_folder
 from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job
-from milon.pol.claim import SegmentRecord, SegmentRecords, compute_records_root
+from milon.pol.claim import SegmentRecords, compute_records_root
 from milon.pol.work import SegmentsTrained, TrainSegments
 
 _LOG = logging.getLogger(__name__)
 
-OWN_ROUND_MAX_BYTES = 2 << 20  # records and traces of 4,096 segments
 STATE_NAME_CHARACTERS = 64  # of a state's file: its id in hexadecimal
-
-
-@wire("own-round/1")
-@dataclass(frozen=True, slots=True)
-class OwnRound:
-    """What a trainer must still know after a restart: the records it claimed and the traces behind them."""
-
-    records: tuple[SegmentRecord, ...]  # in order
-    traces: tuple[Digest, ...]  # one a record
-    compute_ms: Count  # spent
-
-
-def _own_round_path(context: TaskContext, job: bytes, round_number: int) -> Path:
-    return context.folder / f"{job.hex()}-{round_number}.round"
-
-
-def _segments_folder(context: TaskContext, duty: TrainDuty) -> Path:
-    """Where the worker keeps the training's finished segments."""
-    return context.folder / f"{duty.job.hex()}-{duty.round}-{name_duty(duty).hex()[:16]}.segments"
-
-
-def load_own_round(context: TaskContext, job: bytes, round_number: int) -> OwnRound:
-    """What this node claimed in a round; `Rejected(UNAVAILABLE)` where it is not on the disk."""
-    path = _own_round_path(context, job, round_number)
-    return decode(OwnRound, read_file(path, OWN_ROUND_MAX_BYTES), OWN_ROUND_MAX_BYTES)
-
-
-def _find_own_round(context: TaskContext, duty: TrainDuty) -> OwnRound | None:
-    """What was trained before; None where nothing is there that can be read."""
-    try:
-        return load_own_round(context, duty.job, int(duty.round))
-    except Rejected as error:
-        if error.reason is not Reason.UNAVAILABLE:
-            _LOG.warning("round %d of job %s is trained again: %s", duty.round, duty.job.hex()[:8], error)
-        return None
 
 
 async def train(context: TaskContext, duty: TrainDuty) -> Claim:
@@ -84,12 +46,11 @@ async def train(context: TaskContext, duty: TrainDuty) -> Claim:
 
 
 async def _train(context: TaskContext, duty: TrainDuty) -> OwnRound:
-    path, folder = _own_round_path(context, duty.job, int(duty.round)), _segments_folder(context, duty)
-    own = await trio.to_thread.run_sync(_find_own_round, context, duty)
+    folder = segments_folder(context.folder, duty)
+    own = await trio.to_thread.run_sync(find_own_round, context.folder, duty)
     if own is None:
         own = await _train_missing(context, duty, folder)
-        raw = encode(own)
-        await trio.to_thread.run_sync(lambda: write_file(path, raw, PRIVATE, overwrite=True))
+        await trio.to_thread.run_sync(keep_own_round, context.folder, own)
     await _hand_in(context, folder)
     return own
 
@@ -113,7 +74,7 @@ async def _train_missing(context: TaskContext, duty: TrainDuty, folder: Path) ->
     )
     with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
         trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
-    return OwnRound(trained.records, trained.traces, trained.compute_ms)
+    return OwnRound(trained.records, trained.traces, trained.compute_ms, duty)
 
 
 async def _hand_in(context: TaskContext, folder: Path) -> None:
