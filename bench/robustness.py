@@ -42,7 +42,10 @@ FOLDER = Path("build") / "robustness"
 POINTS_MAX = 2.0  # that the default may lose to any attack on even shares
 EVEN = "iid"
 DEFAULT = str(DEFAULTS["aggregator"])
-RULES = (DEFAULT, *(rule for rule in ("mean", "multi-krum", "arc,nnm,trimmed-mean") if rule != DEFAULT))
+OTHERS = (
+    "mean", "multi-krum", "arc,nnm,trimmed-mean", "median", "krum", "geometric-median", "centered-clipping",
+)  # fmt: skip
+RULES = (DEFAULT, *(rule for rule in OTHERS if rule != DEFAULT))
 ATTACKS = ("sign-flip", "label-flip", "mimic", "alie-optimised", "ipm-optimised", "min-max", "min-sum")
 SPLITS = (EVEN, "dirichlet:0.3", "one-class")
 TRAIN_ROWS, TEST_ROWS = 20_000, 5_000  # a third and a half of the set: what is left out would change no comparison
