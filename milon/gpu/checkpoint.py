@@ -14,6 +14,7 @@ from itertools import pairwise
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ MODEL_PREFIX = "model."
 OPTIMIZER_PREFIX = "optimizer."
 OUTER_PREFIX = "outer."
 NAN_BITS = 0x7FC00000
+_FEW = 1 << 12  # numbers that cost less than handing them to torch: small models have a hundred such tensors
 
 DTYPES: dict[str, torch.dtype] = {  # names of the safetensors format; binary32 is the only float of the numerics
     "F32": torch.float32,
@@ -78,6 +80,10 @@ def _header(layout: list[tuple[str, str, tuple[int, ...], int]]) -> bytes:
 
 
 def _tensor_bytes(tensor: Tensor) -> memoryview:
+    if 0 < tensor.numel() <= _FEW and tensor.device.type == "cpu":
+        few = np.ascontiguousarray(tensor.detach().numpy()).reshape(-1)
+        if few.dtype != np.float32 or not np.isnan(few).any():
+            return few.data.cast("B")
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     if flat.dtype == torch.float32 and fast.has_nan(flat):
         bits = flat.view(torch.int32)

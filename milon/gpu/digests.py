@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +22,9 @@ _FEW = 4  # chunks that are quicker one by one than with most lanes idle
 _TRIED_BYTES = 1 << 14  # of a chunk when both ways are timed: a millisecond
 _BLOCK_BYTES = 64  # of SHA-256
 _WORD_BYTES = 4
+_SMALL = 1 << 17  # elements whose sum takes a fraction of a millisecond, and a copy of them no room
+_MAGNITUDE = 0x7FFFFFFF
+_NAN_BITS = 0x7FC00000
 
 
 def loops() -> ModuleType | None:
@@ -50,9 +53,10 @@ def agrees(hashes: ModuleType) -> bool:
         return False
     values = torch.arange(-40_000, 40_000, dtype=torch.float32).mul_(0.37)
     values[7], values[8], values[40_001] = torch.nan, -torch.inf, -torch.nan
-    bits = torch.where(values.isnan(), 0x7FC00000, values.view(torch.int32)).tolist()
-    total = sum(b * (2 * place + 1) for place, b in enumerate(bits, 5))
-    return bool((_sum_bits(hashes, values, 5) - total) % (1 << 64) == 0)
+    bits = torch.where(values.isnan(), _NAN_BITS, values.view(torch.int32)).tolist()
+    total = sum(b * (2 * place + 1) for place, b in enumerate(bits))
+    parts = [values[:5], values[5:5], values[5:]]
+    return bool((_sum_pieces(hashes, parts) - total) % (1 << 64) == 0)
 
 
 @cache
@@ -111,18 +115,53 @@ def compute_manifest(raw: bytes) -> Manifest:
     return Manifest(len(view), tuple(found))
 
 
-def sum_bits(values: Tensor, position: int) -> int | None:
-    """The sum of b_p * (2p + 1) over binary32 `values`, p from `position` on; None where no loops are used.
+def sum_bits(tensors: Sequence[Tensor]) -> int | None:
+    """The sum of b_p * (2p + 1) over the elements of all these binary32 tensors, p from 0 on; None where there is no
+    quick way to it.
 
     Defined where a fingerprint is, in `milon.gpu.train`; the answer is right modulo 2^64.
     """
-    is_fit = values.device.type == "cpu" and values.is_contiguous() and values.numel() > 0
-    hashes = loops() if is_fit else None
-    return None if hashes is None else _sum_bits(hashes, values, position)
+    if not all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors):
+        return None
+    hashes = loops()
+    if hashes is not None:
+        return _sum_pieces(hashes, tensors)
+    return _sum_small(tensors) if sum(tensor.numel() for tensor in tensors) <= _SMALL else None
 
 
-def _sum_bits(hashes: ModuleType, values: Tensor, position: int) -> int:
-    spans = hashes.spans_of(values.numel())
-    sums = np.empty(spans, np.int64)
-    fast.split(hashes.add_fingerprints, spans, values.numel(), fast.patterns(values), position, sums)
+@lru_cache(maxsize=8)
+def _cut(sizes: tuple[int, ...], piece: int) -> list[Any]:
+    """Tensors of these sizes in pieces: whose each is, its first byte there, its elements, the first one's number."""
+    owners, begins, counts, positions = [], [], [], []
+    for owner, size in enumerate(sizes):
+        before = sum(sizes[:owner])
+        for begin in range(0, size, piece):
+            owners.append(owner)
+            begins.append(_WORD_BYTES * begin)
+            counts.append(min(piece, size - begin))
+            positions.append(before + begin)
+    return [np.array(row, np.int64) for row in (owners, begins, counts, positions)]
+
+
+def _sum_pieces(hashes: ModuleType, tensors: Sequence[Tensor]) -> int:
+    """One call for all tensors: a step of a small model has as many calls' time as elements' otherwise."""
+    sizes = tuple(tensor.numel() for tensor in tensors)
+    owners, begins, counts, positions = _cut(sizes, hashes.PIECE)
+    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)[owners] + begins
+    sums = np.empty(len(counts), np.int64)
+    fast.split(hashes.add_fingerprints, len(counts), sum(sizes), addresses, counts, positions, sums)
     return int(sums.sum())
+
+
+def _sum_small(tensors: Sequence[Tensor]) -> int:
+    """The same without compiled loops, for so few elements that a call costs more than they do."""
+    bits = np.concatenate([fast.patterns(tensor) for tensor in tensors])
+    odd = (bits & _MAGNITUDE) > fast.INFINITY_BITS
+    if odd.any():
+        bits[odd] = _NAN_BITS
+    return int(np.dot(bits.astype(np.int64), _weights()[: bits.size]))
+
+
+@cache
+def _weights() -> Any:
+    return np.arange(_SMALL, dtype=np.int64) * 2 + 1

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.extending import intrinsic
 
-from milon.gpu.kernels_cpu import compiled
+from milon.gpu.kernels_cpu import compiled, patterns_at
 
 LANES = 16  # chunks side by side: the 32-bit words of a vector of AVX-512
 _BLOCK = 16  # words of 32 bits that one compression takes in
@@ -24,7 +24,7 @@ _VECTOR = ir.VectorType(ir.IntType(32), LANES)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITY = np.int32(0x7F800000)  # binary32; NaN is above it once the sign is off
 _NAN = np.int32(0x7FC00000)
-_SPAN = 1 << 15  # elements whose places fit 32 bits with room, so that a product is one instruction
+PIECE = 1 << 15  # elements whose places fit 32 bits with room, so that a product is one instruction
 
 
 def _cube_root(number: int) -> int:
@@ -137,18 +137,14 @@ def digest_chunks(words, begins, blocks, state):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def add_fingerprints(first, last, patterns, position, sums):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """For spans first to last of 2^15 elements: the sum of b_p * (2p + 1) modulo 2^64, p from `position` on."""
-    for span in range(first, last):
-        given = patterns[span * _SPAN : (span + 1) * _SPAN]
+def add_fingerprints(first, last, addresses, sizes, positions, sums):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """For pieces first to last of at most 2^15 elements: the sum of b_p * (2p + 1) modulo 2^64, p from a piece's
+    position on; a piece lies at its address, in whatever tensor that is."""
+    for piece in range(first, last):
+        given = carray(patterns_at(addresses[piece]), (sizes[piece],), np.int32)
         plain, placed = np.int64(0), np.int64(0)
         for k in range(given.size):
             b = _NAN if (given[k] & _MAGNITUDE) > _INFINITY else given[k]
             plain += np.int64(b)
             placed += np.int64(b) * np.int64(np.int32(k))
-        sums[span] = 2 * placed + plain * (2 * (position + span * _SPAN) + 1)
-
-
-def spans_of(elements: int) -> int:
-    """How many spans so many elements have."""
-    return -(-elements // _SPAN)
+        sums[piece] = 2 * placed + plain * (2 * positions[piece] + 1)

@@ -13,7 +13,7 @@ modulo 2^64, as a signed integer: the same on any device, in any order, for one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -82,23 +82,23 @@ def loss_bits_of(result: Result) -> int:
 
 def compute_fingerprint(loss: Tensor, gradients: Mapping[str, Tensor]) -> int:
     """The step's fingerprint as this module's head defines it: signed 64 bits."""
-    total = int(float_bits(loss).item())
-    position = 1
-    for name in sorted(gradients):
-        gradient = gradients[name]
-        quickly = sum_bits(gradient, position)
-        if quickly is not None:
-            total += quickly
-            position += gradient.numel()
-            continue
-        flat = float_bits(gradient).reshape(-1)
+    tensors = [loss, *(gradients[name] for name in sorted(gradients))]
+    quickly = sum_bits(tensors)
+    total = (_sum_plainly(tensors) if quickly is None else quickly) % _WORD
+    return total - _WORD if total >= _WORD >> 1 else total
+
+
+def _sum_plainly(tensors: Sequence[Tensor]) -> int:
+    """The sum of b_p * (2p + 1), on whatever device the tensors are."""
+    total = position = 0
+    for tensor in tensors:
+        flat = float_bits(tensor).reshape(-1)
         for first in range(0, flat.numel(), _CHUNK):
             part = flat[first : first + _CHUNK].to(torch.int64)
             weights = _chunk_weights()[: part.numel()].to(part.device)
             total += int((part * weights).sum().item()) + 2 * position * int(part.sum().item())
             position += part.numel()
-    total %= _WORD
-    return total - _WORD if total >= _WORD >> 1 else total
+    return total
 
 
 def fingerprint_of(result: Result) -> int:

@@ -45,23 +45,37 @@ def test_which_way_is_quicker_is_found_out() -> None:
     assert state_digest(raw) == blob.compute_blob_id(blob.compute_manifest(raw))
 
 
+def sum_slowly(tensors: list[Tensor]) -> int:
+    bits = [b for tensor in tensors for b in float_bits(tensor).reshape(-1).tolist()]
+    return sum(b * (2 * place + 1) for place, b in enumerate(bits))
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_sums_of_bits(threads: int) -> None:
+def test_sums_of_bits(threads: int, is_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of all sizes, two of them longer than a piece, with every kind of number."""
     torch.set_num_threads(threads)
-    values = torch.randn((1 << 17) + 3, generator=torch.Generator().manual_seed(1)) * 1e-3
-    values[5], values[6], values[1 << 16] = torch.nan, -torch.inf, -0.0
+    if not is_compiled:
+        monkeypatch.setattr(digests, "loops", lambda: None)
+    values = torch.randn((1 << 16) + 77, generator=torch.Generator().manual_seed(1)) * 1e-3
+    values[5], values[6], values[1 << 15] = torch.nan, -torch.inf, -0.0
     values[7] = torch.tensor(-1, dtype=torch.int32).view(torch.float32)  # another NaN
-    position = (1 << 40) + 1
-    found = digests.sum_bits(values, position)
+    parts = [values[3], values[7:7], values[4:8].view(2, 2), values[8:], values[: (1 << 15) + 1], values[6:7]]
+    found = digests.sum_bits(parts)
+    assert found is not None and (found - sum_slowly(parts)) % (1 << 64) == 0
+    assert digests.sum_bits(parts[::-1]) != found, "places count"
+    assert digests.sum_bits([values[3], values[::2]]) is None
+
+
+def test_many_numbers_are_summed_quickly_by_compiled_loops_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [torch.tensor(2.0), torch.randn(1 << 17, generator=torch.Generator().manual_seed(3))]
+    found = digests.sum_bits(values)
     assert found is not None
-    wanted = sum(b * (2 * place + 1) for place, b in enumerate(float_bits(values).tolist(), position))
-    assert (found - wanted) % (1 << 64) == 0
-    few = values[:3]
-    assert digests.sum_bits(few, 2) == sum(
-        b * (2 * place + 1) for place, b in enumerate(few.view(torch.int32).tolist(), 2)
-    )
-    assert digests.sum_bits(values[::2], 1) is None
-    assert digests.sum_bits(values[:0], 1) is None
+    named = {"a": values[1]}
+    wanted = compute_fingerprint(values[0], named)
+    monkeypatch.setattr(digests, "loops", lambda: None)
+    assert digests.sum_bits(values) is None
+    assert compute_fingerprint(values[0], named) == wanted
 
 
 @pytest.mark.parametrize("name", ["digest_chunks", "add_fingerprints"])
