@@ -7,7 +7,7 @@ independent of one another, and every sum over blocks is one of integers: neithe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -58,8 +58,8 @@ class Combination:
 
     @property
     def is_direct(self) -> bool:
-        """Whether the compiled loops know it: no mixed rows per coordinate, and not Bulyan."""
-        return not self.is_per_coordinate or (self.rows.is_plain and self.rule is not Rule.BULYAN)
+        """Whether the compiled loops know it: per coordinate they order all rows, and are not Bulyan's."""
+        return not self.is_per_coordinate or (self.rule is not Rule.BULYAN and all(self.over_rows.taken))
 
     @property
     def selected(self) -> tuple[tuple[int, ...], ...]:
@@ -251,6 +251,9 @@ class Blocks:
         if how.is_per_coordinate:
             trimmed = -1 if how.rule is Rule.MEDIAN else how.faulty_weight
             weights = how.over_rows.taken
+            if not how.rows.is_plain:
+                rows = replace(how.rows, weights=weights)
+                return aggregate_fast.combine_mixed(loops, given, shift, rows, trimmed, advance, into)
             return aggregate_fast.combine_columns(loops, given, shift, weights, trimmed, FRACTION_BITS, advance, into)
         taken = how.over_updates.taken
         whole = how.over_updates.whole if is_rate else sum(taken)

@@ -24,6 +24,7 @@ from milon.gpu import fast
 from milon.gpu.aggregate_rules import (
     BLOCK_COLUMNS,
     BOUND,
+    MIXED_BITS,
     Comparison,
     Gram,
     add_once_rounded,
@@ -32,10 +33,13 @@ from milon.gpu.aggregate_rules import (
     compute_weighted_sum,
     divide_scaled,
     make_network,
+    mix_rows,
 )
 from milon.gpu.compiling import turn
+from milon.pol.gram import Rows
 
 ELEMENTS_MIN = 1 << 24  # below, plain torch is done before the loops are loaded
+SHORT_SUM_MAX = 1 << 33  # of a row's factors: times a value of 20 bits they stay exact in binary64
 _PART_COLUMNS = 1 << 20  # of one part in one call: what its sums of 64 bits hold, and how often progress is told
 
 
@@ -194,6 +198,36 @@ def combine_columns(
         yield columns
 
 
+def _split_factors(numerators: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+    """(reference, factors) with numerators = reference - factors, so that few factors are not zero.
+
+    Nearest-neighbour mixing leaves few updates out of each row: it is quicker to take those from the sum of all.
+    """
+    given = np.array(numerators, dtype=np.int64)
+    highest = given.max(axis=0)
+    factors = highest - given
+    if int(highest.sum()) > SHORT_SUM_MAX or np.count_nonzero(factors) >= np.count_nonzero(given):
+        highest, factors = np.zeros_like(highest), -given
+    return highest.astype(np.float64), factors.astype(np.float64)
+
+
+def combine_mixed(
+    loops: Loops, given: Columns, shift: int, rows: Rows, trimmed: int, steps: int, into: Tensor
+) -> Iterator[int]:
+    """As `combine_columns` over what preparations made of the updates."""
+    reference, factors = _split_factors(rows.numerators)
+    network, is_even, lower, total, cut = _order_arguments(rows.weights, trimmed)
+    whole = 2 if cut < 0 else total - 2 * cut
+    for start, columns, parts in given.stretches():
+        _run(
+            loops.orders.combine_mixed, columns, parts,
+            given.addresses(start), given.base_address(start), columns, given.steps, 2.0**shift,
+            reference, factors, rows.denominator, network, is_even, lower, total, cut, whole, 0, steps,
+            2.0 ** -(shift + MIXED_BITS), into.data_ptr() + 4 * start,
+        )  # fmt: skip
+        yield columns
+
+
 def compare(loops: Loops, given: Columns, shift: int, weights: Sequence[int], stand: Comparison) -> Iterator[int]:
     """Add to `stand` how the updates stand to their weighted median."""
     network, is_even, lower, total, _ = _order_arguments(weights, -1)
@@ -227,8 +261,8 @@ def _samples() -> Iterator[tuple[Columns, Tensor, int]]:
         yield Columns(tuple(rows.unbind(0)), base, steps), grid, shift
 
 
-def _is_same_move(found: Tensor, given: Columns, numerator: Tensor, whole: int, shift: int) -> bool:
-    grid = divide_scaled(numerator, whole, 8) * 37
+def _is_same_move(found: Tensor, given: Columns, numerator: Tensor, whole: int, shift: int, bits: int = 8) -> bool:
+    grid = divide_scaled(numerator, whole, bits) * 37
     return fast.is_same(found, add_once_rounded(given.base.contiguous(), grid, -(shift + 8)))
 
 
@@ -268,9 +302,29 @@ def _orders_agree(loops: Loops, given: Columns, grid: Tensor, shift: int, weight
             numerator, whole = compute_median_twice(grid, weights), 2
         else:
             numerator, whole = compute_trimmed_sum(grid, weights, trimmed), sum(weights) - 2 * trimmed
-        if not _is_same_move(into, given, numerator, whole, shift):
+        if not _is_same_move(into, given, numerator, whole, shift) or not _mixed_agree(
+            loops, given, grid, shift, weights, trimmed
+        ):
             return False
     wanted, found = Comparison(weights), Comparison(weights)
     wanted.add(grid)
     _finish(compare(loops, given, shift, weights, found))
     return vars(wanted) == vars(found)
+
+
+def _mixed_agree(loops: Loops, given: Columns, grid: Tensor, shift: int, weights: Sequence[int], trimmed: int) -> bool:
+    """The same for rows that are the sums of all updates but one, and for rows of very uneven parts."""
+    count, into = len(given.tensors), torch.empty(given.size)
+    but_one = tuple(tuple(int(i != k) for i in range(count)) for k in range(count))
+    uneven = tuple(tuple((i * k * 0x3A5C9E17) % (1 << 29) for i in range(count)) for k in range(1, count + 1))
+    for numerators, denominator in ((but_one, count - 1), (uneven, 1 << 33), (uneven, (1 << 32) - 5)):
+        rows = Rows(numerators, denominator, tuple(weights), False)
+        _finish(combine_mixed(loops, given, shift, rows, trimmed, 37, into))
+        mixed = mix_rows(grid, rows)
+        if trimmed < 0:
+            numerator, whole = compute_median_twice(mixed, weights, True), 2
+        else:
+            numerator, whole = compute_trimmed_sum(mixed, weights, trimmed, True), sum(weights) - 2 * trimmed
+        if not _is_same_move(into, given, numerator, whole, shift, 0):
+            return False
+    return True

@@ -26,7 +26,9 @@ TILE = 4  # rows a side of one tile of inner products: sixteen sums and eight op
 SHORT_BITS = 33  # of factors that together, times a value, stay exact in binary64
 LOW_BITS = 22  # of the lower part of a longer factor: a thousand of them stay exact too
 _MAGNITUDE64 = np.int64(0x7FFFFFFFFFFFFFFF)
+QUOTIENT_MAX = float(1 << 50)  # of a division by binary64: wrong by less than a half
 _EXACT = np.int64(1 << 53)
+_SAFE = np.int64(1 << 62)
 
 
 def compiled_exact(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,14 +165,14 @@ def divide(numerator, denominator, bits):  # type: ignore[no-untyped-def]  # com
 
 @compiled
 def divide_all(numerators, size, denominator, bits, into):  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    """`divide` of numerators (int64) below 2^53 once they are scaled, by binary64: a quotient is off by one at most,
-    which its rest, an integer, tells. Larger ones go one by one."""
+    """`divide` of numerators (int64) below 2^62 once they are scaled, by binary64: a quotient below 2^50 is off by one
+    at most, which its rest, an integer, tells. Larger ones go one by one."""
     scale = np.int64(1) << bits
     inverse = np.float64(denominator)
     greatest = np.int64(0)
     for k in range(size):
         greatest = max(greatest, abs(numerators[k]))
-    if greatest < _EXACT >> bits:
+    if greatest < _SAFE >> bits and np.float64(greatest) * np.float64(scale) < QUOTIENT_MAX * inverse:
         for k in range(size):
             scaled = numerators[k] * scale
             near = np.int64((np.float64(scaled) / inverse + ROUND64) - ROUND64)

@@ -15,6 +15,7 @@ from milon.gpu.kernels_cpu import compiled
 
 SORT_BLOCK = 256  # columns ordered at a time: 32 rows of int32 fill a core's first cache
 INDEX_BITS = 10  # of an update's number in a key
+MIXED_BITS = 8  # that mixed rows keep below the updates' grid, as `milon.gpu.aggregate_rules` says
 
 
 @compiled
@@ -98,19 +99,15 @@ def _middle_of_keys(rows, weights, trimmed, kept, reached, totals):  # type: ign
 
 
 @compiled
-def _fill(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    addresses, base, begin, size, steps, scale, network, weights, total, trimmed, row, values, keys, reached, totals
-):
-    """The rule's numerators of up to `SORT_BLOCK` columns: the median's twice where `trimmed` is negative."""
+def _settle(network, weights, total, trimmed, values, keys, reached, totals):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """Order what was read, and take the rule's numerators from it."""
     if keys.shape[0] == 0:
-        _read_values(addresses, base, begin, size, steps, scale, row, values)
         _order(values, network)
         if trimmed < 0:
             _median_of_values(values, values.shape[0], totals)
         else:
             _middle_of_values(values, trimmed, total - 2 * trimmed, totals)
     else:
-        _read_keys(addresses, base, begin, size, steps, scale, row, keys)
         _order(keys, network)
         if trimmed < 0:
             _median_of_keys(keys, weights, total, reached, totals)
@@ -119,9 +116,37 @@ def _fill(  # type: ignore[no-untyped-def]  # compiled: types come from the call
 
 
 @compiled
+def _fill(  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    addresses, base, begin, size, steps, scale, network, weights, total, trimmed, row, values, keys, reached, totals
+):
+    """The rule's numerators of up to `SORT_BLOCK` columns: the median's twice where `trimmed` is negative."""
+    if keys.shape[0] == 0:
+        _read_values(addresses, base, begin, size, steps, scale, row, values)
+    else:
+        _read_keys(addresses, base, begin, size, steps, scale, row, keys)
+    _settle(network, weights, total, trimmed, values, keys, reached, totals)
+
+
+@compiled
 def combine_columns(  # type: ignore[no-untyped-def]  # compiled: types come from the call
-    first, last, parts, addresses, base, columns, steps, scale, network, is_even, weights, total, trimmed,
-    whole, bits, advance, unit, into
+    first,
+    last,
+    parts,
+    addresses,
+    base,
+    columns,
+    steps,
+    scale,
+    network,
+    is_even,
+    weights,
+    total,
+    trimmed,
+    whole,
+    bits,
+    advance,
+    unit,
+    into,
 ):
     """Into the array at `into`: base + (the rule's numerator / whole, on a grid of `bits` more bits) * advance * unit.
 
@@ -141,6 +166,78 @@ def combine_columns(  # type: ignore[no-untyped-def]  # compiled: types come fro
                 addresses, base, begin, size, steps, scale, network, weights, total, trimmed,
                 row, values, keys, reached, totals,
             )  # fmt: skip
+            divide_all(totals, size, whole, bits, grid)
+            move(base, begin, size, grid, advance, unit, into)
+
+
+@compiled
+def _mix(rows, reference, factors, denominator, mixed, sums, row, values, keys):  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    """The rows that preparations make of quantised updates (`aggregate_rules.mix_rows`), where they are to be ordered.
+
+    Row i is (sum of (reference - factors[i]) * rows) / denominator. Every partial sum is an integer of at most 2^53.
+    """
+    mixed[-1, :] = 0.0
+    for update in range(rows.shape[0]):
+        for k in range(SORT_BLOCK):
+            mixed[-1, k] += reference[update] * rows[update, k]
+    for i in range(factors.shape[0]):
+        into = mixed[0]
+        into[:] = mixed[-1]
+        for update in range(rows.shape[0]):
+            factor = factors[i, update]
+            if factor != 0.0:
+                for k in range(SORT_BLOCK):
+                    into[k] -= factor * rows[update, k]
+        for k in range(SORT_BLOCK):
+            sums[k] = np.int64(into[k])
+        divide_all(sums, SORT_BLOCK, denominator, MIXED_BITS, row)
+        if keys.shape[0] == 0:
+            for k in range(SORT_BLOCK):
+                values[i, k] = np.int32(row[k])
+        else:
+            for k in range(SORT_BLOCK):
+                keys[i, k] = (row[k] << INDEX_BITS) | i
+
+
+@compiled
+def combine_mixed(  # type: ignore[no-untyped-def]  # compiled: types come from the call
+    first,
+    last,
+    parts,
+    addresses,
+    base,
+    columns,
+    steps,
+    scale,
+    reference,
+    factors,
+    denominator,
+    network,
+    is_even,
+    weights,
+    total,
+    trimmed,
+    whole,
+    bits,
+    advance,
+    unit,
+    into,
+):
+    """As `combine_columns` over rows that `_mix` makes of the updates; `weights` and `network` are of those rows."""
+    count, made = addresses.size, factors.shape[0]
+    for part in range(first, last):
+        left, right = bounds_of(part, parts, columns)
+        rows, mixed = np.zeros((count, SORT_BLOCK)), np.zeros((2, SORT_BLOCK))
+        values = np.zeros((made if is_even else 0, SORT_BLOCK), np.int32)
+        keys = np.zeros((0 if is_even else made, SORT_BLOCK), np.int64)
+        reached, totals = np.zeros(SORT_BLOCK, np.int64), np.zeros(SORT_BLOCK, np.int64)
+        sums, grid = np.zeros(SORT_BLOCK, np.int64), np.zeros(SORT_BLOCK, np.int64)
+        for begin in range(left, right, SORT_BLOCK):
+            size = min(SORT_BLOCK, right - begin)
+            for update in range(count):
+                quantize_row(addresses[update], base, begin, size, steps[update], scale, rows[update])
+            _mix(rows, reference, factors, denominator, mixed, sums, grid, values, keys)
+            _settle(network, weights, total, trimmed, values, keys, reached, totals)
             divide_all(totals, size, whole, bits, grid)
             move(base, begin, size, grid, advance, unit, into)
 

@@ -26,6 +26,7 @@ PREPARED = (
     "arc,nnm,trimmed-mean", "nnm,median", "arc,krum", "nnm,multi-krum", "clip,bulyan", "nnm,geometric-median",
     "clip:500,nnm,centered-clipping:800", "arc,ctma", "clip,mean",
 )  # fmt: skip
+QUANTISED = ("nnm,geometric-median", "clip:500,nnm,centered-clipping:800")
 PIPELINES = [*Rule, *PREPARED, "bucketing,median", "bucketing:2,arc,geometric-median"]
 Final = tuple[bytes, int, dict[str, torch.Tensor]]
 
@@ -178,7 +179,11 @@ def test_same_bits_as_the_slow_reference(case: Case, columns: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_integer_weights_equal_repeated_rows(data: st.DataObject) -> None:
-    """Unequal weights, as capped, against as many equal rows of which as many may be faulty: the same bits."""
+    """Unequal weights, as capped, against as many equal rows of which as many may be faulty: the same bits.
+
+    Where a rule that quantises its factors sees mixed rows, how many bits are left for them depends on how the rows are
+    written: there the two agree to the precision of binary32.
+    """
     pipeline = data.draw(st.sampled_from([*Rule, *PREPARED]))
     faulty_count = data.draw(st.integers(0, 1))
     count = compute_count_needed(pipeline, faulty_count) + data.draw(st.integers(0, 2))
@@ -191,7 +196,10 @@ def test_integer_weights_equal_repeated_rows(data: st.DataObject) -> None:
     weighted, _ = aggregate(updates, weights, pipeline, faulty_count)
     copies = updates.repeat_interleave(torch.tensor(weights), dim=0)
     repeated, _ = aggregate(copies, [1] * len(copies), pipeline, faulty)
-    assert weighted.equal(repeated)
+    if pipeline in QUANTISED:
+        assert (weighted - repeated).abs().max() <= 1e-6 * updates.abs().max()
+    else:
+        assert weighted.equal(repeated)
 
 
 @pytest.mark.parametrize("rule", PIPELINES)

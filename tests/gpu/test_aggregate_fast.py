@@ -16,6 +16,10 @@ from milon.gpu.attacks import bell_curve
 from milon.gpu.checkpoint import to_bytes
 
 NEVER = 1 << 60
+PIPELINES = (
+    "trimmed-mean", "median", "multi-krum", "nnm,geometric-median", "mean", "arc,nnm,trimmed-mean", "nnm,median",
+    "bucketing,trimmed-mean",
+)  # fmt: skip
 STEPS = (40, 64, 1, 128, 160, 7, 33, 2)
 
 
@@ -56,7 +60,7 @@ def test_loops_and_plain_torch_give_the_same_bits(monkeypatch: pytest.MonkeyPatc
         }
         finals.append((bytes([index]) * 32, steps, state))
     finals[3][2]["model.a"][7], finals[5][2]["model.a"][0] = 1e30, torch.nan
-    for pipeline in ("trimmed-mean", "median", "multi-krum", "nnm,geometric-median", "mean"):
+    for pipeline in PIPELINES:
         found = []
         for elements, threads in ((NEVER, 1), (0, 1), (0, 2)):
             monkeypatch.setattr(aggregate_fast, "ELEMENTS_MIN", elements)
@@ -72,7 +76,7 @@ def test_updates_of_equal_weight_and_progress(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(aggregate_fast, "_PART_COLUMNS", 1_024)
     updates = torch.stack([bell_curve(index, 0, 3_000) for index in range(9)])
     told: list[tuple[int, int]] = []
-    for pipeline in ("trimmed-mean", "median", "geometric-median"):
+    for pipeline in ("trimmed-mean", "median", "geometric-median", "nnm,median"):
         told.clear()
         monkeypatch.setattr(aggregate_fast, "ELEMENTS_MIN", NEVER)
         plain, _ = aggregate(updates, [3] * 9, pipeline, 2, is_screened=True)
