@@ -144,8 +144,9 @@ def count_claim_bytes(segments: int, members: int) -> Json:
     some = Digest(digest("proof", b"some"))
     claim, proof = ClaimId(some), VrfProof(bytes(80))
     records = tuple(SegmentRecord(Count(1_000 + n), some, some, Count(1 << 30)) for n in range(segments))
+    wide = Count(segments)
     sizes = {
-        "claim": _size_of(Claim(JobId(some), Round(100), Count(segments), some, some, some, Count(100_000))),
+        "claim": _size_of(Claim(JobId(some), Round(100), wide, wide, some, some, some, Count(100_000))),
         "commitments": members * _size_of(CommitAttestation(claim, some)),
         "attestations": members * _size_of(Attest(claim, proof, some, some)),
         "opening": _size_of(OpenTraces(claim, records, (some,) * segments)),

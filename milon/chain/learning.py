@@ -21,7 +21,7 @@ PENALTIES = {
 }
 
 
-@wire("settled-claim/2")
+@wire("settled-claim/3")
 @dataclass(frozen=True, slots=True)
 class SettledClaim:
     """One claim of the round and how it fared."""
@@ -30,6 +30,8 @@ class SettledClaim:
     trainer: AccountId  # whose
     first: Count  # first segment
     count: Count  # segments
+    start: Digest  # blob of the state its first segment starts from: the round's, or the last of the claim before it
+    continues: ClaimId | None  # the trainer's claim before it, where these segments were another's at first
     records_root: Digest  # Merkle root over the records
     records: Digest  # blob of the records
     final_state: Digest  # blob of the last state
@@ -65,7 +67,7 @@ class ClosedRound:
     seed: Digest  # of its batches and draws
     state: Digest  # blob of the state it started from
     spec: Digest  # digest of the encoded job spec
-    claims: tuple[SettledClaim, ...]  # in order of trainer
+    claims: tuple[SettledClaim, ...]  # in order of trainer, then as they came
     outcome: RoundOutcome  # agreed by power >= Q
     payments: tuple[Payment, ...]  # what it moved
 

@@ -121,14 +121,15 @@ class Enrol:
     capacity: Count  # segments per hour, by its own benchmark
 
 
-@wire("claim/1")
+@wire("claim/2")
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A trainer asserts what its segments came to."""
 
     job: JobId  # which
     round: Round  # which
-    count: Count  # segments finished, from the first assigned on
+    first: Count  # first of the segments: of the own part, or of what was taken over from others
+    count: Count  # segments finished, from the first on
     records_root: Digest  # Merkle root over the records
     records: Digest  # blob of the records
     final_state: Digest  # blob of the state after the last segment

@@ -31,6 +31,7 @@ _WHOLE_NUMBERS = (
     "rounds", "segments_per_round", "steps_per_segment", "batch_size", "faulty_count", "committee_size", "trainers_min",
     "trainers_target", "enrol_blocks", "claim_blocks", "attest_blocks", "judge_blocks", "aggregate_blocks", "reward",
     "segment_price", "replay_price", "bond_min", "dispute_blocks", "challenge_blocks",
+    "reassign_blocks",
 )  # fmt: skip
 
 

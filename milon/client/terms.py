@@ -46,6 +46,7 @@ class TermChoices(TypedDict, total=False):
     settlement: str  # "replay": everybody runs a challenged package again; "bisection": for packages too large for that
     dispute_blocks: int  # for each move of a dispute by bisection
     challenge_blocks: int  # an accepted claim stays open to challenges at least so long
+    reassign_blocks: int  # to train what nobody claimed in time, handed out again once a round; 0: it never is
     reward: int  # in all; prices are set so that it covers everything
     segment_price: int  # instead of `reward`: per accepted segment
     replay_price: int  # instead of `reward`: per replayed segment
@@ -70,6 +71,7 @@ DEFAULTS: TermChoices = {
     "settlement": "replay",
     "dispute_blocks": 30,
     "challenge_blocks": 0,
+    "reassign_blocks": 60,
     "trainers": (),
 }
 # One segment in 64 for each of three verifiers: 4.7 % of the training in all, so that honest work stays cheap. One
@@ -183,7 +185,7 @@ def compute_terms(choices: Mapping[str, Any]) -> tuple[JobTerms, int]:
     numbers = (
         "rounds", "segments_per_round", "steps_per_segment", "batch_size", "faulty_count", "committee_size",
         "trainers_target", "enrol_blocks", "claim_blocks", "attest_blocks", "judge_blocks", "aggregate_blocks",
-        "dispute_blocks", "challenge_blocks",
+        "dispute_blocks", "challenge_blocks", "reassign_blocks",
     )  # fmt: skip
     audit_ppm = _read_audit(chosen)
 

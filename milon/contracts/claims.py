@@ -25,11 +25,12 @@ from milon.base.units import Amount, Count
 from milon.chain.learning import Payment
 from milon.chain.transaction import Attest, Claim, CommitAttestation, OpenTraces
 from milon.contracts.accounts import burn, load_account, load_beacon, load_validators, shift_open_claims
-from milon.contracts.claims_records import Attestation, ClaimRecord, ClaimStatus, Commitment, claim_key
+from milon.contracts.claims_records import FALLEN, Attestation, ClaimRecord, ClaimStatus, Commitment, claim_key
 from milon.contracts.clock import Moment
 from milon.contracts.jobs import load_job
 from milon.contracts.records import OpenRound, Phase, open_round_key
 from milon.contracts.staking import take_stake
+from milon.pol.assignment import Assignment
 from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import commit_trace, key_traces, verify_records
 from milon.pol.sampling import draw_committee, verify_sample
@@ -55,20 +56,35 @@ def terms_of(draft: Draft, record: ClaimRecord) -> JobTerms:
     return load_job(draft, record.job).spec.terms
 
 
+def find_next(
+    ledger: Ledger | Draft, opened: OpenRound, trainer: AccountId
+) -> tuple[Assignment, ClaimRecord | None] | None:
+    """What the trainer may claim next, and its claim that this goes on from; None where there is nothing for it.
+
+    Its claims follow the order of its assignments. Who had not claimed its own when it was handed out again is out of
+    the round, and so is who has a claim that fell.
+    """
+    own = [entry for entry in (*opened.assignments, *opened.reassigned) if entry.trainer == trainer]
+    places = [place for place, claimed in enumerate(opened.claimed) if claimed == trainer]
+    if len(places) >= len(own) or (opened.reassigned and not places):
+        return None
+    claims = [load_claim(ledger, opened.claims[place]) for place in places]
+    if any(claim.status in FALLEN for claim in claims):
+        return None
+    return own[len(places)], claims[-1] if claims else None
+
+
 def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, moment: Moment) -> None:
-    """Take in what a trainer says of its assigned segments; what it did not finish is not in the claim."""
+    """Take in what a trainer says of its assigned segments; what it did not finish is not in the claim.
+
+    Where it has claimed its own, of those that it took over: see `reassignment`.
+    """
     opened = draft.load(open_round_key(action.job), OpenRound)
     if opened is None or opened.phase is not Phase.TRAIN or opened.round != action.round:
         raise Rejected(Reason.NOT_NOW, f"round {action.round} of this job takes no claims now")
-    assignment = next((entry for entry in opened.assignments if entry.trainer == sender), None)
-    if assignment is None:
-        raise Rejected(Reason.NOT_ALLOWED, "no segments of this round are assigned to this account")
-    require(sender not in opened.claimed, Reason.DUPLICATE, "this trainer has claimed the round")
-    is_in_time = moment.tick <= opened.deadline and not opened.is_weighed
-    require(is_in_time, Reason.NOT_NOW, "the round's deadline for claims is over")
-    in_range = 1 <= action.count <= assignment.count
-    require(in_range, Reason.OUT_OF_RANGE, f"{action.count} segments claimed of {assignment.count} assigned")
-    terms = load_job(draft, action.job).spec.terms
+    earlier = _verify_part(draft, opened, sender, action, moment)
+    job = load_job(draft, action.job)
+    terms = job.spec.terms
     bonded = load_account(draft, sender).bonded
     require(bonded >= terms.bond_min, Reason.NOT_ALLOWED, f"a bond of {terms.bond_min} is needed, {bonded} are bonded")
     is_audited = audit_ppm_of(terms, action.round) > 0
@@ -78,8 +94,10 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
         job=action.job,
         round=action.round,
         trainer=sender,
-        first=assignment.first,
+        first=action.first,
         count=action.count,
+        start=earlier.final_state if earlier else job.state,
+        continues=earlier.claim if earlier else None,
         records_root=action.records_root,
         records=action.records,
         final_state=action.final_state,
@@ -101,6 +119,24 @@ def apply_claim(draft: Draft, sender: AccountId, action: Claim, claim: ClaimId, 
     opened = replace(opened, claims=(*opened.claims, claim), claimed=(*opened.claimed, sender))
     draft.store(open_round_key(action.job), opened)
     shift_open_claims(draft, sender, 1)
+
+
+def _verify_part(
+    draft: Draft, opened: OpenRound, sender: AccountId, action: Claim, moment: Moment
+) -> ClaimRecord | None:
+    """The claim that this one goes on from, if any; `Rejected` unless its segments are what the sender claims next."""
+    has_part = any(entry.trainer == sender for entry in opened.assignments)
+    require(has_part, Reason.NOT_ALLOWED, "no segments of this round are assigned to this account")
+    found = find_next(draft, opened, sender)
+    is_done = found is None and sender in opened.claimed
+    require(not is_done, Reason.DUPLICATE, "this trainer has claimed the round")
+    if found is None or moment.tick > opened.deadline or opened.is_weighed:
+        raise Rejected(Reason.NOT_NOW, "the round's deadline for claims is over")
+    assignment, earlier = found
+    require(action.first == assignment.first, Reason.DIFFERS, f"the segments from {assignment.first} on are next")
+    in_range = 1 <= action.count <= assignment.count
+    require(in_range, Reason.OUT_OF_RANGE, f"{action.count} segments claimed of {assignment.count} assigned")
+    return earlier
 
 
 def compute_sample(record: ClaimRecord, verifier: AccountId, proof: VrfProof, terms: JobTerms) -> tuple[int, ...]:

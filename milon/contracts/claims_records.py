@@ -36,6 +36,7 @@ class ClaimStatus(StrEnum):
 
 
 SETTLED = (ClaimStatus.ACCEPTED, ClaimStatus.REFUTED, ClaimStatus.VOID)
+FALLEN = (ClaimStatus.REFUTED, ClaimStatus.VOID)
 CHALLENGED = (ClaimStatus.SUSPENDED, ClaimStatus.DISPUTED)
 
 
@@ -79,7 +80,7 @@ class Judgement:
     verdict: Verdict  # what
 
 
-@wire("claim-record/2")
+@wire("claim-record/3")
 @dataclass(frozen=True, slots=True)
 class ClaimRecord:
     """A claim's standing."""
@@ -90,6 +91,8 @@ class ClaimRecord:
     trainer: AccountId  # whose
     first: Count  # first segment
     count: Count  # segments
+    start: Digest  # blob of the state its first segment starts from: the round's, or the last of the claim before it
+    continues: ClaimId | None  # the trainer's claim before it, where these segments were another's at first
     records_root: Digest  # Merkle root
     records: Digest  # blob of the records
     final_state: Digest  # blob of the last state

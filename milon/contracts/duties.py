@@ -14,7 +14,7 @@ from milon.base.hashing import digest
 from milon.base.ids import AccountId, ClaimId, Digest, JobId
 from milon.base.units import Count, Round
 from milon.contracts.accounts import load_account, load_validators
-from milon.contracts.claims import has_revealed, has_spoken, load_claim
+from milon.contracts.claims import find_next, has_revealed, has_spoken, load_claim
 from milon.contracts.claims_records import ClaimRecord, ClaimStatus
 from milon.contracts.disputes import load_game
 from milon.contracts.jobs import find_enrolment_problem, load_job, load_open_jobs
@@ -22,6 +22,7 @@ from milon.contracts.records import Job, JobStatus, OpenRound, Phase, open_round
 from milon.pol.assignment import Assignment
 from milon.pol.dispute import Game, Turn
 from milon.pol.terms import JobSpec
+from milon.pol.work import FinalState, collect_finals
 from milon.state.ledger import Ledger
 
 
@@ -43,7 +44,7 @@ class EnrolDuty:
     spec: JobSpec  # its spec
 
 
-@wire("train-duty/1")
+@wire("train-duty/2")
 @dataclass(frozen=True, slots=True)
 class TrainDuty:
     """Train the assigned segments and claim them."""
@@ -52,8 +53,8 @@ class TrainDuty:
     spec: JobSpec  # its spec
     round: Round  # which
     seed: Digest  # of batches and draws
-    state: Digest  # the round's state
-    assignment: Assignment  # the segments
+    state: Digest  # to start from: the round's, or the last of the own claim that is continued
+    assignment: Assignment  # the segments: the own part, or what was taken over of others'
 
 
 @wire("commit-duty/1")
@@ -78,7 +79,7 @@ class RevealDuty:
     claim: ClaimRecord  # whole
 
 
-@wire("open-duty/1")
+@wire("open-duty/2")
 @dataclass(frozen=True, slots=True)
 class OpenDuty:
     """Open the traces of the own claim."""
@@ -86,6 +87,7 @@ class OpenDuty:
     claim: ClaimId  # which
     round: Round  # which
     job: JobId  # which
+    first: Count  # of its segments: a round may hold a second claim of this trainer
 
 
 @wire("judge-duty/2")
@@ -140,7 +142,7 @@ class RefereeDuty:
     may_be_withheld: bool  # the states it needs may be called unavailable by now
 
 
-@wire("aggregate-duty/2")
+@wire("aggregate-duty/3")
 @dataclass(frozen=True, slots=True)
 class AggregateDuty:
     """Aggregate the accepted claims, evaluate, and vote for the outcome."""
@@ -149,7 +151,7 @@ class AggregateDuty:
     spec: JobSpec  # its spec
     round: Round  # which
     state: Digest  # the round's
-    claims: tuple[ClaimRecord, ...]  # the accepted ones, by trainer
+    finals: tuple[FinalState, ...]  # what the accepted claims came to, by trainer
     seed: Digest  # the round's, for aggregators that draw
     deadline: Count  # of the voting, which begins anew after a late challenge
 
@@ -236,19 +238,19 @@ def _round_duties(
     ledger: Ledger, role: Role, job: JobId, record: Job, opened: OpenRound, seed: Digest
 ) -> Iterator[Duty]:
     is_validator = power_of(load_validators(ledger), role.account) > 0
-    if opened.phase is Phase.TRAIN and role.account not in opened.claimed:
-        for assignment in opened.assignments:
-            if assignment.trainer == role.account:
-                yield TrainDuty(job, record.spec, opened.round, seed, record.state, assignment)
+    following = find_next(ledger, opened, role.account) if opened.phase is Phase.TRAIN else None
+    if following is not None:
+        assignment, earlier = following
+        start = earlier.final_state if earlier else record.state
+        yield TrainDuty(job, record.spec, opened.round, seed, start, assignment)
     claims = [load_claim(ledger, claim) for claim in opened.claims]
     for claim in claims:
         yield from _claim_duties(ledger, role.account, (record.spec, seed, record.state), claim, is_validator)
     voted = tuple(vote.validator for vote in opened.votes)
     if opened.phase is Phase.AGGREGATE and is_validator and role.account not in voted:
-        accepted = sorted(
-            (claim for claim in claims if claim.status is ClaimStatus.ACCEPTED), key=lambda claim: claim.trainer
-        )
-        yield AggregateDuty(job, record.spec, opened.round, record.state, tuple(accepted), seed, opened.deadline)
+        accepted = (claim for claim in claims if claim.status is ClaimStatus.ACCEPTED)
+        finals = collect_finals((claim.trainer, steps_of(claim, record.spec), claim.final_state) for claim in accepted)
+        yield AggregateDuty(job, record.spec, opened.round, record.state, finals, seed, opened.deadline)
 
 
 def _claim_duties(
@@ -262,7 +264,7 @@ def _claim_duties(
     elif claim.status is ClaimStatus.REVEALING and account in committed and not has_revealed(claim, account):
         yield RevealDuty(*work, claim)
     elif claim.status is ClaimStatus.OPENING and claim.trainer == account:
-        yield OpenDuty(claim.claim, claim.round, claim.job)
+        yield OpenDuty(claim.claim, claim.round, claim.job, claim.first)
     elif claim.status is ClaimStatus.SUSPENDED and is_validator and account not in judged:
         yield JudgeDuty(*work, claim, claim.withheld_from == 0)
     elif claim.status is ClaimStatus.DISPUTED:

@@ -296,7 +296,7 @@ class OutcomeVote:
     outcome: Digest  # of what: see `outcome_key`; hundreds of votes for one outcome hold it once
 
 
-@wire("open-round/2")
+@wire("open-round/3")
 @dataclass(frozen=True, slots=True)
 class OpenRound:
     """The round a running job is in."""
@@ -308,10 +308,11 @@ class OpenRound:
     assignments: tuple[Assignment, ...]  # who trains what
     deadline: Count  # of the phase, in ticks: see `clock`
     claims: tuple[ClaimId, ...]  # in the order they came
-    claimed: tuple[AccountId, ...]  # their trainers, same order
+    claimed: tuple[AccountId, ...]  # their trainers, same order; again for what they took over
     votes: tuple[OutcomeVote, ...]  # on the outcome
     payments: tuple[Payment, ...]  # what was taken of stakes so far, and given of it
     is_weighed: bool = False  # trainers were held to what they delivered; a late challenge may open the round again
+    reassigned: tuple[Assignment, ...] = ()  # what nobody claimed in time, and who took it over; in this order
 
 
 @wire("archived-round/1")

@@ -70,7 +70,10 @@ def pay_round(
         for entry in claim.attestations:
             if entry.is_counted:
                 pay(entry.verifier, len(entry.sample), terms.replay_price, 0, "replays")
-    delivered = {claim.trainer: claim.count for claim in claims if is_paid(claim, outcome)}
+    delivered: dict[AccountId, int] = {}
+    for claim in claims:
+        if is_paid(claim, outcome):
+            delivered[claim.trainer] = delivered.get(claim.trainer, 0) + claim.count
     trainers = tuple(
         replace(trainer, delivered=Count(trainer.delivered + delivered.get(trainer.account, 0)))
         for trainer in record.trainers

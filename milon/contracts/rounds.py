@@ -1,6 +1,8 @@
 """A job's rounds: seeded, trained, aggregated, closed, and the next one opened.
 
 SEED --beacon--> TRAIN --claims in (or deadline) and settled--> AGGREGATE --power >= Q (or deadline)--> closed
+
+Segments that nobody has claimed in time are handed out again in between: see `reassignment`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from milon.contracts.claims_records import SETTLED, ClaimRecord, ClaimStatus, cl
 from milon.contracts.clock import Moment
 from milon.contracts.disputes import advance_challenged
 from milon.contracts.jobs import ENROLLING_BLOCKS_MAX, PENDING_BLOCKS_MAX, end_job, load_job, weigh_holders
+from milon.contracts.reassignment import drop_fallen, has_all_claims, reassign
 from milon.contracts.records import (
     ArchivedRound,
     Job,
@@ -143,13 +146,15 @@ def _seed(draft: Draft, job: JobId, record: Job, opened: OpenRound, moment: Mome
 
 
 def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Moment) -> ClosedRound | None:
-    claims = [
+    claims: Sequence[ClaimRecord] = [
         advance_challenged(draft, advance_claim(draft, load_claim(draft, claim), moment), moment)
         for claim in opened.claims
     ]
+    claims = drop_fallen(draft, claims)
     opened = _load_round(draft, job)  # a claim that was decided just now may have left payments in it
-    is_over = len(opened.claimed) == len(opened.assignments) or moment.tick >= opened.deadline
-    if not is_over or any(not _is_settled(claim, moment) for claim in claims):
+    if _is_claimed(draft, opened, moment):
+        opened = reassign(draft, job, load_job(draft, job), opened, claims, moment)
+    if not _is_claimed(draft, opened, moment) or any(not _is_settled(claim, moment) for claim in claims):
         return None
     record = load_job(draft, job) if opened.is_weighed else _retire_absent(draft, job, opened, claims)
     if not any(claim.status is ClaimStatus.ACCEPTED for claim in claims):
@@ -160,17 +165,24 @@ def _advance_training(draft: Draft, job: JobId, opened: OpenRound, moment: Momen
     return None
 
 
+def _is_claimed(draft: Draft, opened: OpenRound, moment: Moment) -> bool:
+    """Whether the round waits for no more claims."""
+    return moment.tick >= opened.deadline or has_all_claims(draft, opened)
+
+
 def _is_settled(claim: ClaimRecord, moment: Moment) -> bool:
     """Whether the round need not wait for the claim: its fate is known, and who would challenge it had the time."""
     return claim.status in SETTLED and (claim.status is not ClaimStatus.ACCEPTED or moment.tick >= claim.deadline)
 
 
 def _retire_absent(draft: Draft, job: JobId, opened: OpenRound, claims: Sequence[ClaimRecord]) -> Job:
-    """Hold trainers to what they delivered: less of the next round for who claimed less than it was given; and who has
-    no claim, or one that came to nothing, gets no segments until it enrols again."""
+    """Hold trainers to what they delivered of their own: less of the next round for who claimed less than it was given;
+    and who has no claim, or one that came to nothing, gets no segments until it enrols again. What somebody took over,
+    or did not, changes nothing here."""
     record = load_job(draft, job)
     assigned = {entry.trainer: int(entry.count) for entry in opened.assignments}
-    delivered = {claim.trainer: int(claim.count) for claim in claims if claim.status is ClaimStatus.ACCEPTED}
+    own = [claim for claim in claims if claim.continues is None]
+    delivered = {claim.trainer: int(claim.count) for claim in own if claim.status is ClaimStatus.ACCEPTED}
 
     def weigh(trainer: Trainer) -> Trainer:
         if trainer.account not in assigned:
@@ -198,11 +210,8 @@ def apply_aggregate_vote(draft: Draft, sender: AccountId, action: AggregateVote)
     spoken = any(vote.validator == sender for vote in opened.votes)
     require(not spoken, Reason.DUPLICATE, "this validator has voted")
     outcome = action.outcome
-    accepted = [
-        claim.trainer
-        for claim in (load_claim(draft, entry) for entry in opened.claims)
-        if claim.status is ClaimStatus.ACCEPTED
-    ]
+    claims = (load_claim(draft, entry) for entry in opened.claims)
+    accepted = {claim.trainer for claim in claims if claim.status is ClaimStatus.ACCEPTED}
     named = sorted([*outcome.accepted, *(refusal.trainer for refusal in outcome.refused)])
     is_complete = named == sorted(accepted) or (bool(outcome.void) and all(entry in accepted for entry in named))
     require(is_complete, Reason.DIFFERS, "the outcome does not name the round's accepted claims")
@@ -239,6 +248,8 @@ def _settle(claim: ClaimRecord) -> SettledClaim:
         trainer=claim.trainer,
         first=claim.first,
         count=claim.count,
+        start=claim.start,
+        continues=claim.continues,
         records_root=claim.records_root,
         records=claim.records,
         final_state=claim.final_state,

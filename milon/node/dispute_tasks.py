@@ -127,7 +127,7 @@ async def _fetch_bound(context: TaskContext, duty: RefereeDuty) -> tuple[ReplayI
     limit, place = await size_of_state(context, duty.state), _place_of(duty)
     try:
         records = await fetch_records(context, duty.claim, EVIDENCE_FETCH_S)
-        start = records[place - 1].state if place else duty.state
+        start = records[place - 1].state if place else duty.claim.start
         item = ReplayItem(records[place].segment, start, records[place])
         bound = item.record.state if duty.game.value else start
         return item, await fetch_files(context, [bound], limit, EVIDENCE_FETCH_S)

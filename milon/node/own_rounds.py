@@ -1,6 +1,6 @@
 """What a node must still know of the rounds it takes part in after a restart, and forgetting it once they are closed.
 
-    JOB-ROUND.round                 what was claimed, and the traces behind it
+    JOB-ROUND-FIRST.round           what was claimed of the segments from FIRST on, and the traces behind it
     JOB-ROUND-DUTY.segments/        finished segments of a training that is under way, written by the worker
     JOB-ROUND-CLAIM.attestation     what a commitment will be opened with
 
@@ -71,9 +71,9 @@ def find_open_rounds(ledger: Ledger, account: AccountId) -> OpenRounds:
     return OpenRounds(rounds, frozenset(ended))
 
 
-def own_round_path(folder: Path, job: bytes, round_number: int) -> Path:
-    """Where an `OwnRound` lies."""
-    return folder / f"{job.hex()}-{round_number}.round"
+def own_round_path(folder: Path, job: bytes, round_number: int, first: int) -> Path:
+    """Where an `OwnRound` lies; a round may have two, the second one of segments that were taken over."""
+    return folder / f"{job.hex()}-{round_number}-{first}.round"
 
 
 def segments_folder(folder: Path, duty: TrainDuty) -> Path:
@@ -81,9 +81,9 @@ def segments_folder(folder: Path, duty: TrainDuty) -> Path:
     return folder / f"{duty.job.hex()}-{duty.round}-{name_duty(duty).hex()[:16]}.segments"
 
 
-def load_own_round(folder: Path, job: bytes, round_number: int) -> OwnRound:
-    """What this node claimed in a round; `Rejected(UNAVAILABLE)` where it is not on the disk."""
-    return _read(own_round_path(folder, job, round_number))
+def load_own_round(folder: Path, job: bytes, round_number: int, first: int) -> OwnRound:
+    """What this node claimed in a round from segment `first` on; `Rejected(UNAVAILABLE)` where it is not there."""
+    return _read(own_round_path(folder, job, round_number, first))
 
 
 def _read(path: Path) -> OwnRound:
@@ -92,7 +92,7 @@ def _read(path: Path) -> OwnRound:
 
 def keep_own_round(folder: Path, own: OwnRound) -> None:
     """Write it, durable. `Rejected(FULL)` where the disk is."""
-    path = own_round_path(folder, own.duty.job, int(own.duty.round))
+    path = own_round_path(folder, own.duty.job, int(own.duty.round), int(own.duty.assignment.first))
     write_file(path, encode(own), PRIVATE, overwrite=True)
 
 
@@ -130,7 +130,7 @@ def _job_of(match: re.Match[str]) -> JobId:
 def find_own_round(folder: Path, duty: TrainDuty) -> OwnRound | None:
     """What was trained for a duty before; None where nothing is there that can be read."""
     try:
-        own = load_own_round(folder, duty.job, int(duty.round))
+        own = load_own_round(folder, duty.job, int(duty.round), int(duty.assignment.first))
     except Rejected as error:
         if error.reason is not Reason.UNAVAILABLE:
             _LOG.warning("round %d of job %s is trained again: %s", duty.round, duty.job.hex()[:8], error)

@@ -15,6 +15,7 @@ from milon.contracts.claims import load_claim
 from milon.contracts.claims_records import ClaimRecord
 from milon.contracts.clock import load_clock
 from milon.contracts.delegation import compute_left, compute_moved, compute_value, load_delegations
+from milon.contracts.reassignment import has_all_claims
 from milon.contracts.records import (
     JOB_PREFIX,
     ArchivedRound,
@@ -80,6 +81,7 @@ def _build_claim_view(ledger: Ledger, opened: OpenRound) -> tuple[ClaimView, ...
             status=claim.status.value,
             committee=claim.committee,
             attestations=_build_attestation_views(claim),
+            continues=claim.continues,
         )
         for claim in claims
     )
@@ -91,12 +93,13 @@ def _build_current(ledger: Ledger, job: JobId, tick_ms: int) -> CurrentRound | N
         return None
     claims = _build_claim_view(ledger, opened)
     clock = load_clock(ledger)
-    has_all_claims = len(claims) == len(opened.assignments)
     return CurrentRound(
         round=opened.round,
-        phase="audit" if opened.phase == "train" and has_all_claims else opened.phase.value,
+        phase="audit" if opened.phase == "train" and has_all_claims(ledger, opened) else opened.phase.value,
         assignments=tuple(
-            AssignmentView(entry.trainer, int(entry.first), int(entry.count)) for entry in opened.assignments
+            AssignmentView(entry.trainer, int(entry.first), int(entry.count), is_taken_over)
+            for entries, is_taken_over in ((opened.assignments, False), (opened.reassigned, True))
+            for entry in entries
         ),
         claims=claims,
         votes=tuple(vote.validator for vote in opened.votes),

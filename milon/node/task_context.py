@@ -143,7 +143,7 @@ async def fetch_records(context: TaskContext, claim: ClaimRecord, timeout_s: flo
 async def fetch_starts(
     context: TaskContext, claim: ClaimRecord, state: Digest, places: tuple[int, ...]
 ) -> tuple[tuple[ReplayItem, ...], tuple[BlobFile, ...]] | SegmentReplayed | None:
-    """What the claim says of the segments at `places`, and the states before them.
+    """What the claim says of the segments at `places`, and the states before them; `state` is the round's.
 
     None where the trainer withholds some of it; a difference where a state is larger than any state of the job.
     """
@@ -153,7 +153,7 @@ async def fetch_starts(
     try:
         records = await fetch_records(context, claim, EVIDENCE_FETCH_S)
         for place in places:
-            start = records[place - 1].state if place else state
+            start = records[place - 1].state if place else claim.start
             items.append(ReplayItem(records[place].segment, start, records[place]))
             files += await fetch_files(context, [start], limit, EVIDENCE_FETCH_S)
     except Rejected as error:

@@ -39,7 +39,6 @@ from milon.contracts.duties import (
     RefereeDuty,
     RevealDuty,
     TrainDuty,
-    steps_of,
 )
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
 from milon.node.dispute_tasks import perform_dispute
@@ -98,7 +97,8 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
         case RevealDuty():
             return await _reveal(context, duty)
         case OpenDuty():
-            own = await trio.to_thread.run_sync(load_own_round, context.folder, duty.job, int(duty.round))
+            place = (duty.job, int(duty.round), int(duty.first))
+            own = await trio.to_thread.run_sync(load_own_round, context.folder, *place)
             return OpenTraces(duty.claim, own.records, own.traces)
         case JudgeDuty():
             return await _judge(context, duty)
@@ -225,28 +225,28 @@ async def _judge(context: TaskContext, duty: JudgeDuty) -> Judge:
 
 
 async def _fetch_finals(
-    context: TaskContext, claims: tuple[ClaimRecord, ...], size_max_bytes: int
+    context: TaskContext, finals: tuple[FinalState, ...], size_max_bytes: int
 ) -> tuple[dict[AccountId, BlobFile], tuple[Refusal, ...]]:
     """The final states that are to be had, by trainer, and a refusal for each of the others."""
     found: dict[AccountId, BlobFile] = {}
     full: list[Rejected] = []
 
-    async def fetch(claim: ClaimRecord) -> None:
+    async def fetch(final: FinalState) -> None:
         try:
-            path = await context.blobs.ensure(claim.final_state, size_max_bytes, EVIDENCE_FETCH_S)
+            path = await context.blobs.ensure(final.state, size_max_bytes, EVIDENCE_FETCH_S)
         except Rejected as error:
-            _LOG.warning("final state of claim %s: %s", claim.claim.hex()[:8], error)
+            _LOG.warning("final state %s of %s: %s", final.state.hex()[:8], final.trainer.hex()[:8], error)
             if error.reason is Reason.FULL:
                 full.append(error)
             return
-        found[claim.trainer] = BlobFile(claim.final_state, str(path))
+        found[final.trainer] = BlobFile(final.state, str(path))
 
     async with trio.open_nursery() as nursery:
-        for claim in claims:
-            nursery.start_soon(fetch, claim)
+        for final in finals:
+            nursery.start_soon(fetch, final)
     if full:
         raise full[0]
-    return found, tuple(Refusal(claim.trainer, WITHHELD) for claim in claims if claim.trainer not in found)
+    return found, tuple(Refusal(final.trainer, WITHHELD) for final in finals if final.trainer not in found)
 
 
 def with_withheld(outcome: RoundOutcome, withheld: tuple[Refusal, ...]) -> RoundOutcome:
@@ -258,12 +258,8 @@ def with_withheld(outcome: RoundOutcome, withheld: tuple[Refusal, ...]) -> Round
 async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote:
     files = await fetch_job(context, duty.spec)
     files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
-    found, withheld = await _fetch_finals(context, duty.claims, await size_of_state(context, duty.state))
-    finals = tuple(
-        FinalState(claim.trainer, steps_of(claim, duty.spec), claim.final_state)
-        for claim in duty.claims
-        if claim.trainer in found
-    )
+    found, withheld = await _fetch_finals(context, duty.finals, await size_of_state(context, duty.state))
+    finals = tuple(final for final in duty.finals if final.trainer in found)
     files += tuple({file.blob: file for file in found.values()}.values())
     async with scratch(context, duty) as folder:
         request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder), duty.seed)

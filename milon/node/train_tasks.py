@@ -42,7 +42,8 @@ async def train(context: TaskContext, duty: TrainDuty) -> Claim:
         raise Rejected(Reason.UNAVAILABLE, detail) from None
     root = compute_records_root(own.records)
     count = Count(len(own.records))
-    return Claim(duty.job, duty.round, count, root, records, own.records[-1].state, own.compute_ms)
+    final_state = own.records[-1].state
+    return Claim(duty.job, duty.round, duty.assignment.first, count, root, records, final_state, own.compute_ms)
 
 
 async def _train(context: TaskContext, duty: TrainDuty) -> OwnRound:

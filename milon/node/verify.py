@@ -41,13 +41,13 @@ from milon.pol.claim import SegmentRecord, SegmentRecords, verify_records
 from milon.pol.terms import JobSpec
 from milon.pol.work import (
     AggregateRound,
-    FinalState,
     Progress,
     ReplayItem,
     ReplaySegments,
     RoundAggregated,
     SegmentReplayed,
     SegmentsReplayed,
+    collect_finals,
 )
 
 ASK_S = 10.0  # one question to one peer
@@ -192,6 +192,7 @@ class Verifier:
     ) -> None:
         self._say(f"job {short(closed.job)} round {closed.round}: fetching the job")
         spec = await _fetch_spec(self._transport, closed)
+        _verify_starts(closed, accepted)
         shares = share_out([int(claim.count) for claim in accepted], segments_max)
         for claim, count in zip(accepted, shares, strict=True):
             self._trainers[claim.claim] = claim.trainer
@@ -222,7 +223,7 @@ class Verifier:
         self._say(f"round {closed.round}: replaying {count} of {claim.count} segments of {short(claim.trainer)}")
         records = await self._records(claim)
         for place in sorted(self._chance.sample(range(len(records)), count)):
-            start = records[place - 1].state if place else closed.state
+            start = records[place - 1].state if place else claim.start
             item = ReplayItem(records[place].segment, start, records[place])
             replay = await self._replay(closed, spec, item)
             self._replayed += 1
@@ -253,21 +254,29 @@ class Verifier:
         context = self._context
         withheld = tuple(refusal for refusal in closed.outcome.refused if refusal.reason == WITHHELD)
         absent = [refusal.trainer for refusal in withheld]
-        present = [claim for claim in accepted if claim.trainer not in absent]
+        steps = int(spec.terms.steps_per_segment)
+        found = collect_finals((claim.trainer, claim.count * steps, claim.final_state) for claim in accepted)
+        finals = tuple(final for final in found if final.trainer not in absent)
         files = await fetch_job(context, spec)
         limit = await size_of_state(context, closed.state)
-        states = [closed.state, *(claim.final_state for claim in present)]
+        states = [closed.state, *(final.state for final in finals)]
         files += await fetch_files(context, states, limit, self._patience_s)
-        finals = tuple(
-            FinalState(claim.trainer, Count(claim.count * spec.terms.steps_per_segment), claim.final_state)
-            for claim in present
-        )
         number, place = Count(closed.round), str(context.folder)
         request = AggregateRound(spec, files, closed.state, number, finals, place, closed.seed)
         result = as_result(RoundAggregated, await context.work(request, 0, _ignore))
         if with_withheld(result.outcome, withheld) != closed.outcome:
             detail = f"round {closed.round}: the aggregate or its evaluation comes to other bits"
             raise Lie(ClaimId(b""), None, detail, None)
+
+
+def _verify_starts(closed: ClosedRound, accepted: Sequence[SettledClaim]) -> None:
+    """Raise `Lie` unless each claim starts from the round's state, or ends of an accepted one of the same trainer."""
+    ends = {claim.claim: (claim.trainer, claim.final_state) for claim in accepted}
+    for claim in accepted:
+        before = (claim.trainer, closed.state) if claim.continues is None else ends.get(claim.continues)
+        if before != (claim.trainer, claim.start):
+            detail = f"the claim starts from state {short(claim.start)}, where nothing accepted before it ends"
+            raise Lie(claim.claim, None, detail, None)
 
 
 def share_out(counts: Sequence[int], most: int) -> list[int]:

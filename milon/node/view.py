@@ -88,7 +88,7 @@ class RoundView:
     round: Round  # its number
     height: Height  # of the block that closed it
     outcome: RoundOutcome  # agreed
-    claims: tuple[SettledClaim, ...]  # in order of trainer
+    claims: tuple[SettledClaim, ...]  # in order of trainer, then as they came
     payments: tuple[Payment, ...]  # what it moved
 
 
@@ -108,6 +108,7 @@ class AssignmentView:
     trainer: AccountId  # whose
     first: int  # first segment
     count: int  # segments
+    is_taken_over: bool = False  # nobody had claimed them in time, and this trainer claimed all of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class ClaimView:
     status: str  # in the contract's words, such as "made", "audit", "suspended", "accepted", "refuted", "void"
     committee: tuple[AccountId, ...]  # its verifiers; empty before the draw
     attestations: tuple[AttestationView, ...]  # so far
+    continues: ClaimId | None = None  # of segments taken over: the trainer's claim that it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,8 @@ class CurrentRound:
 
     round: Round  # its number
     phase: str  # "seed", "train", "audit" or "aggregate"
-    assignments: tuple[AssignmentView, ...]  # in order of trainer
-    claims: tuple[ClaimView, ...]  # in order of trainer
+    assignments: tuple[AssignmentView, ...]  # in order of trainer, then what was taken over
+    claims: tuple[ClaimView, ...]  # in order of trainer, then as they came
     votes: tuple[AccountId, ...]  # validators that signed an outcome so far
     deadline_ms: TimeMs  # when the phase ends at the latest, by the time of blocks
 

@@ -67,3 +67,19 @@ def assign_segments(segments: int, capacities: Sequence[tuple[AccountId, int]]) 
             assignments.append(Assignment(trainer, Count(first), Count(count)))
         first += count
     return tuple(assignments)
+
+
+def reassign_segments(missing: Sequence[int], capacities: Sequence[tuple[AccountId, int]]) -> tuple[Assignment, ...]:
+    """Hand out the segments of these numbers (in order), which nobody claimed, as `assign_segments` would as many.
+
+    A trainer's share is a piece of the list; it has one entry for each run of consecutive numbers in it, in order.
+    """
+    handed: list[Assignment] = []
+    for share in assign_segments(len(missing), capacities):
+        begin = int(share.first)
+        end = begin + int(share.count)
+        for place in range(begin + 1, end + 1):
+            if place == end or missing[place] != missing[place - 1] + 1:
+                handed.append(Assignment(share.trainer, Count(missing[begin]), Count(place - begin)))
+                begin = place
+    return tuple(handed)

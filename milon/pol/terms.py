@@ -81,7 +81,7 @@ class Settlement(StrEnum):
     BISECTION = "bisection"  # the two sides halve it down to one piece, which every validator computes
 
 
-@wire("job-terms/2")
+@wire("job-terms/3")
 @dataclass(frozen=True, slots=True)
 class JobTerms:
     """The terms of a job; deadlines count nominal block times, by the blocks' own time."""
@@ -108,6 +108,7 @@ class JobTerms:
     settlement: Settlement = Settlement.REPLAY  # how a challenged segment is decided
     dispute_blocks: Count = Count(30)  # for each move of a dispute
     challenge_blocks: Count = Count(0)  # an accepted claim may be challenged at least so long
+    reassign_blocks: Count = Count(0)  # to train what nobody claimed, handed out again once a round; 0: it never is
 
 
 @wire("job-spec/1")
@@ -139,7 +140,9 @@ def compute_cost_max(terms: JobTerms) -> int:
     """The most a job can pay out: every segment accepted, and every replay of every audit.
 
     Chance may round the replays of every claim up, so a round may hold up to one more replay a claim than its segments
-    suggest; claims are never more than segments, nor than `trainers_target`. What is not needed goes back in the end.
+    suggest; claims are never more than segments, nor than `trainers_target`, or twice as many where segments are handed
+    out again: k runs of them among t trainers make less than k + t claims, and k + t is no more than `trainers_target`.
+    What is not needed goes back in the end.
     """
     listed = min(terms.rounds, len(terms.audit_ppm))
     total = sum(_compute_round_cost_max(terms, ppm) for ppm in terms.audit_ppm[:listed])
@@ -149,7 +152,8 @@ def compute_cost_max(terms: JobTerms) -> int:
 def _compute_round_cost_max(terms: JobTerms, ppm: int) -> int:
     replays = replays_max_per_member(terms.segments_per_round, ppm)
     if ppm:
-        replays = min(terms.segments_per_round, replays + terms.trainers_target)
+        claims = terms.trainers_target * (2 if terms.reassign_blocks else 1)
+        replays = min(terms.segments_per_round, replays + claims)
     return terms.segments_per_round * terms.segment_price + replays * terms.committee_size * terms.replay_price
 
 
@@ -172,6 +176,7 @@ def verify_terms(terms: JobTerms) -> None:
         ("aggregate_blocks", terms.aggregate_blocks, 1, BLOCKS_MAX),
         ("dispute_blocks", terms.dispute_blocks, 1, BLOCKS_MAX),
         ("challenge_blocks", terms.challenge_blocks, 0, BLOCKS_MAX),
+        ("reassign_blocks", terms.reassign_blocks, 0, BLOCKS_MAX),
         ("segment_price", terms.segment_price, 0, 1 << 40),
         ("replay_price", terms.replay_price, 0, 1 << 40),
         ("bond_min", terms.bond_min, 0, 1 << 60),

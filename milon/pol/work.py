@@ -8,6 +8,7 @@ segments, which the same request finds again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from milon.base.codec import wire
@@ -59,8 +60,8 @@ class TrainSegments:
     """
 
     spec: JobSpec  # the job
-    files: tuple[BlobFile, ...]  # program, manifest, shards, and the round's state
-    state: Digest  # the state before the first segment
+    files: tuple[BlobFile, ...]  # program, manifest, shards, and the state before the first segment
+    state: Digest  # the state before the first segment: the round's, or the last of the claim that is continued
     seed: Digest  # the round's seed
     round: Count  # its number
     first: Count  # first segment
@@ -126,11 +127,23 @@ class SegmentsReplayed:
 @wire("final-state/1")
 @dataclass(frozen=True, slots=True)
 class FinalState:
-    """One accepted claim's result."""
+    """What a trainer's accepted claims of a round came to: one update."""
 
     trainer: AccountId  # whose
-    steps: Count  # verified steps behind it: its weight
-    state: Digest  # blob id
+    steps: Count  # verified steps behind it, of all its claims: its weight
+    state: Digest  # blob id of the last one's
+
+
+def collect_finals(parts: Iterable[tuple[AccountId, int, Digest]]) -> tuple[FinalState, ...]:
+    """One update a trainer, in order of trainer, from accepted claims: (trainer, steps, final state) as they came.
+
+    A claim of segments that it took over goes on from its claim before: the last final state holds them all.
+    """
+    finals: dict[AccountId, FinalState] = {}
+    for trainer, steps, state in parts:
+        before = finals[trainer].steps if trainer in finals else 0
+        finals[trainer] = FinalState(trainer, Count(before + steps), state)
+    return tuple(finals[trainer] for trainer in sorted(finals))
 
 
 @wire("aggregate-round/1")
@@ -142,7 +155,7 @@ class AggregateRound:
     files: tuple[BlobFile, ...]  # evaluation programs, manifest, shards, first state, round state, finals
     state: Digest  # the round's state
     round: Count  # its number
-    finals: tuple[FinalState, ...]  # in order of trainer
+    finals: tuple[FinalState, ...]  # in order of trainer, one each
     folder: str  # where the new state goes, under its id in hexadecimal
     seed: Digest = NO_DIGEST  # the round's, for aggregators that draw
 

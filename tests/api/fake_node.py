@@ -89,6 +89,8 @@ def make_round(number: int, loss_bits: int = HALF_BITS, rows: int = 100) -> Roun
             account,
             Count(2 * index),
             Count(2),
+            digest_of(9),
+            None,
             digest_of(1),
             digest_of(2),
             digest_of(3),

@@ -175,24 +175,25 @@ class World:
                 return AggregateVote(duty.job, duty.round, player.changes(compute_outcome(duty)))
 
     def _train(self, player: Player, duty: TrainDuty) -> Claim:
-        count = duty.assignment.count if player.claims is None else player.claims
+        count = duty.assignment.count if player.claims is None else min(player.claims, int(duty.assignment.count))
         records = train(duty.state, duty.seed, duty.assignment.first, count, player.lies)
         blob = digest("test-records", *(encode(record) for record in records))
         self.blobs[blob] = records
         root = compute_records_root(records)
-        return Claim(duty.job, duty.round, Count(count), root, blob, records[-1].state, Count(5))
+        first = duty.assignment.first
+        return Claim(duty.job, duty.round, first, Count(count), root, blob, records[-1].state, Count(5))
 
-    def _replay(self, claim: ClaimRecord, start: Digest, seed: Digest, place: int) -> Verdict:
+    def _replay(self, claim: ClaimRecord, seed: Digest, place: int) -> Verdict:
         if self.players[claim.trainer].is_withholding:
             return Verdict.UNAVAILABLE
         records = self.blobs[claim.records]
-        before = records[place - 1].state if place else start
+        before = records[place - 1].state if place else claim.start
         is_same = compute_state(before, seed, records[place].segment) == records[place].state
         return Verdict.TRUE if is_same else Verdict.FALSE
 
     def _judge(self, player: Player, duty: JudgeDuty) -> Judge | None:
         claim = duty.claim
-        found = self._replay(claim, duty.state, duty.seed, int(claim.accusation.segment - claim.first))
+        found = self._replay(claim, duty.seed, int(claim.accusation.segment - claim.first))
         verdict = player.judges or found
         if verdict is Verdict.UNAVAILABLE and not duty.may_be_withheld:
             return None
@@ -207,7 +208,7 @@ class World:
             return Challenge(claim.claim, Count(claim.first + (*places, 0)[0]), player.attests)
         keyed = name_of("lazy")
         for place in places if not player.is_lazy else ():
-            found = self._replay(claim, duty.state, duty.seed, place)
+            found = self._replay(claim, duty.seed, place)
             if found is not Verdict.TRUE and player.attests is None:
                 return Challenge(claim.claim, Count(claim.first + place), found)
         if not player.is_lazy:
@@ -229,8 +230,8 @@ def make_attestation(
 
 def compute_outcome(duty: AggregateDuty) -> RoundOutcome:
     """What honest validators find: everybody is taken in."""
-    finals = (claim.final_state for claim in duty.claims)
-    accepted = tuple(claim.trainer for claim in duty.claims)
+    finals = (final.state for final in duty.finals)
+    accepted = tuple(final.trainer for final in duty.finals)
     return RoundOutcome(digest("test-aggregate", duty.state, *finals), Count(1), Count(15), Count(16), accepted, (), "")
 
 

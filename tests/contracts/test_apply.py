@@ -9,7 +9,7 @@ import pytest
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
 from milon.base.ids import Digest, Signature
-from milon.base.units import Amount, Count, Nonce
+from milon.base.units import Amount, Count, Nonce, Round
 from milon.chain.params import Parameters
 from milon.chain.transaction import (
     Bond,
@@ -112,8 +112,8 @@ def test_a_signature_for_one_chain_holds_on_no_other() -> None:
         SubmitJob(make_spec(segment_price=Amount(-1)), Amount(1)),
         SubmitJob(make_spec(), Amount(-1)),
         Enrol(NO_JOB, Count(-1)),
-        Claim(NO_JOB, Count(0), Count(1), Digest(b""), Digest(bytes(32)), Digest(bytes(32)), Count(1)),
-        Claim(NO_JOB, Count(0), Count(1), Digest(bytes(32)), Digest(bytes(32)), Digest(bytes(32)), Count(-1)),
+        Claim(NO_JOB, Round(0), Count(0), Count(1), Digest(b""), Digest(bytes(32)), Digest(bytes(32)), Count(1)),
+        Claim(NO_JOB, Round(0), Count(0), Count(1), Digest(bytes(32)), Digest(bytes(32)), Digest(bytes(32)), Count(-1)),
     ],
 )
 def test_values_that_no_bytes_hold_are_stopped_before_anything_changes(action: Transfer) -> None:

@@ -52,15 +52,16 @@ def sample_of(world: World, claim: ClaimRecord, key: SecretKey) -> tuple[VrfProo
 # Making a claim
 
 
-def good_claim(world: World, job: JobId, count: int = 2) -> Claim:
-    return Claim(job, world.chain.round(job).round, Count(count), NOTHING, NOTHING, NOTHING, Count(1))
+def good_claim(world: World, job: JobId, count: int = 2, first: int = 0) -> Claim:
+    opened = world.chain.round(job)
+    return Claim(job, opened.round, Count(first), Count(count), NOTHING, NOTHING, NOTHING, Count(1))
 
 
 def test_a_claim_in_a_round_that_takes_none_is_refused() -> None:
     world = make_world()
     job = start_job(world)
     key = world.chain.keys[0]
-    never = Claim(job, Round(0), Count(1), NOTHING, NOTHING, NOTHING, Count(1))
+    never = Claim(job, Round(0), Count(0), Count(1), NOTHING, NOTHING, NOTHING, Count(1))
     assert_refused(world.chain, key, never, Reason.NOT_NOW)
     reach_phase(world, job, Phase.SEED)
     assert_refused(world.chain, key, never, Reason.NOT_NOW)
@@ -125,9 +126,10 @@ def test_a_claim_needs_the_bond_that_may_be_slashed() -> None:
     chain.do((trainer, Bond(Amount(1_000))), (trainer, Enrol(job, Count(10))))
     reach_phase(world, job, Phase.TRAIN)
     chain.do((trainer, Unbond(Amount(1))))
-    assert_refused(chain, trainer, good_claim(world, job), Reason.NOT_ALLOWED, "a bond of 1000 is needed")
+    (first,) = [int(entry.first) for entry in chain.round(job).assignments if entry.trainer == trainer.account]
+    assert_refused(chain, trainer, good_claim(world, job, first=first), Reason.NOT_ALLOWED, "a bond of 1000 is needed")
     chain.do((trainer, Bond(Amount(1))))
-    assert chain.do((trainer, good_claim(world, job))) == ("",)
+    assert chain.do((trainer, good_claim(world, job, first=first))) == ("",)
 
 
 def test_stake_behind_an_open_claim_neither_leaves_nor_escapes() -> None:

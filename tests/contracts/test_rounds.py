@@ -358,7 +358,8 @@ def test_one_rounds_claim_is_none_in_the_next() -> None:
     old = reach_claims(world, job, ClaimStatus.SAMPLING)[0]
     world.run(job, lambda record: record.next_round == 1)
     reach_phase(world, job, Phase.TRAIN)
-    replayed = Claim(job, old.round, old.count, old.records_root, old.records, old.final_state, old.compute_ms)
+    said = (old.records_root, old.records, old.final_state, old.compute_ms)
+    replayed = Claim(job, old.round, old.first, old.count, *said)
     key = next(key for key in world.chain.keys if key.account == old.trainer)
     assert_refused(world.chain, key, replayed, Reason.NOT_NOW, "round 0")
 

@@ -70,7 +70,7 @@ ACTIONS: tuple[Action, ...] = (
     SubmitJob(make_spec(), Amount(8)),
     HoldJob(JOB, "why"),
     Enrol(JOB, Count(9)),
-    Claim(JOB, Round(1), Count(2), A, B, C, Count(10)),
+    Claim(JOB, Round(1), Count(4), Count(2), A, B, C, Count(10)),
     CommitAttestation(CLAIM, C),
     Attest(CLAIM, VrfProof(bytes(80)), A, B),
     Challenge(CLAIM, Count(3), Verdict.FALSE),

@@ -98,6 +98,8 @@ class Scene:
             trainer=AccountId(b"\x03" * 32),
             first=start,
             count=Count(3),
+            start=SPEC.initial_state,
+            continues=None,
             records_root=compute_records_root(trained.records),
             records=records,
             final_state=trained.records[-1].state,

@@ -42,19 +42,27 @@ def make_own(duty: TrainDuty) -> OwnRound:
 def test_it_is_read_again_for_the_same_duty_alone(tmp_path: Path) -> None:
     own = make_own(make_duty())
     keep_own_round(tmp_path, own)
-    assert load_own_round(tmp_path, JOB, 3) == own and list_own_rounds(tmp_path) == (own,)
+    assert load_own_round(tmp_path, JOB, 3, 0) == own and list_own_rounds(tmp_path) == (own,)
     assert find_own_round(tmp_path, own.duty) == own
     assert find_own_round(tmp_path, make_duty(first=2)) is None
     assert find_own_round(tmp_path, make_duty(round_number=4)) is None
     with pytest.raises(Rejected) as refused:
-        load_own_round(tmp_path, OTHER, 3)
+        load_own_round(tmp_path, OTHER, 3, 0)
     assert refused.value.reason is Reason.UNAVAILABLE
+
+
+def test_what_was_taken_over_lies_beside_the_own_part(tmp_path: Path) -> None:
+    own, taken = make_own(make_duty()), make_own(make_duty(first=6))
+    for entry in (own, taken):
+        keep_own_round(tmp_path, entry)
+    assert (load_own_round(tmp_path, JOB, 3, 0), load_own_round(tmp_path, JOB, 3, 6)) == (own, taken)
+    assert forget_closed_rounds(tmp_path, OpenRounds({JOB: 4}, frozenset())) == 2
 
 
 def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path) -> None:
     duty = make_duty()
     keep_own_round(tmp_path, make_own(duty))
-    path = own_round_path(tmp_path, JOB, 3)
+    path = own_round_path(tmp_path, JOB, 3, 0)
     path.write_bytes(path.read_bytes()[:-3])
     assert find_own_round(tmp_path, duty) is None and list_own_rounds(tmp_path) == ()
 
@@ -78,7 +86,7 @@ def test_what_is_kept_of_closed_rounds_goes(tmp_path: Path) -> None:
         name
         for job, number in kept
         for name in (
-            own_round_path(tmp_path, job, number).name,
+            own_round_path(tmp_path, job, number, 0).name,
             segments_folder(tmp_path, make_duty(job, number)).name,
             f"{job.hex()}-{number}-{'ab' * 8}.attestation",
         )

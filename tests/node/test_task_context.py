@@ -40,8 +40,8 @@ def context(blobs: LocalBlobs, tmp_path: Path) -> TaskContext:
     return TaskContext(key, Parameters(), blobs, refuse_work, tmp_path, WorkBoard(), "", False)
 
 
-def make_claim(blobs: LocalBlobs, states: list[Digest], is_held: bool = True) -> ClaimRecord:
-    """A claim of segments 0, 1, ... that ended in these states."""
+def make_claim(blobs: LocalBlobs, start: Digest, states: list[Digest], is_held: bool = True) -> ClaimRecord:
+    """A claim of segments 0, 1, ... from `start`, that ended in these states."""
     records = tuple(
         SegmentRecord(Count(place), state, commit_trace(name_of(f"trace {place}")), Count(0))
         for place, state in enumerate(states)
@@ -54,6 +54,8 @@ def make_claim(blobs: LocalBlobs, states: list[Digest], is_held: bool = True) ->
         trainer=AccountId(name_of("trainer")),
         first=Count(0),
         count=Count(len(records)),
+        start=start,
+        continues=None,
         records_root=compute_records_root(records),
         records=held,
         final_state=states[-1],
@@ -75,7 +77,7 @@ def make_claim(blobs: LocalBlobs, states: list[Digest], is_held: bool = True) ->
 
 async def test_the_starts_of_an_honest_claim_are_found(context: TaskContext, blobs: LocalBlobs) -> None:
     states = [blobs.store.put_bytes(bytes([number]) * STATE_BYTES) for number in range(3)]
-    found = await fetch_starts(context, make_claim(blobs, states[1:]), states[0], (0, 1))
+    found = await fetch_starts(context, make_claim(blobs, states[0], states[1:]), states[0], (0, 1))
     assert isinstance(found, tuple)
     items, files = found
     assert [item.start for item in items] == states[:2]
@@ -84,23 +86,24 @@ async def test_the_starts_of_an_honest_claim_are_found(context: TaskContext, blo
 
 async def test_what_a_trainer_withholds_counts_against_it(context: TaskContext, blobs: LocalBlobs) -> None:
     state = blobs.store.put_bytes(bytes(STATE_BYTES))
-    claim = make_claim(blobs, [name_of("withheld"), name_of("final")])
+    claim = make_claim(blobs, state, [name_of("withheld"), name_of("final")])
     assert await fetch_starts(context, claim, state, (1,)) is None
     assert isinstance(await fetch_starts(context, claim, state, (0,)), tuple)
-    assert await fetch_starts(context, make_claim(blobs, [state, state], is_held=False), state, (0,)) is None
+    assert await fetch_starts(context, make_claim(blobs, state, [state, state], is_held=False), state, (0,)) is None
 
 
 async def test_a_state_larger_than_any_of_the_job_is_a_difference(context: TaskContext, blobs: LocalBlobs) -> None:
     state = blobs.store.put_bytes(bytes(STATE_BYTES))
     large = blobs.store.put_bytes(bytes(STATE_BYTES + 1))
-    found = await fetch_starts(context, make_claim(blobs, [state, large, name_of("final")]), state, (0, 1, 2))
+    found = await fetch_starts(context, make_claim(blobs, state, [state, large, name_of("final")]), state, (0, 1, 2))
     assert isinstance(found, SegmentReplayed)
     assert (found.segment, found.is_same) == (2, False)
 
 
 async def test_a_missing_round_state_is_not_the_trainers_fault(context: TaskContext, blobs: LocalBlobs) -> None:
     with pytest.raises(Rejected) as refused:
-        await fetch_starts(context, make_claim(blobs, [name_of("final")]), name_of("round state"), (0,))
+        missing = name_of("round state")
+        await fetch_starts(context, make_claim(blobs, missing, [name_of("final")]), missing, (0,))
     assert refused.value.reason is Reason.UNAVAILABLE
 
 

@@ -161,6 +161,8 @@ def block_of(claimed: tuple[Records, ...], agreed: RoundOutcome) -> BlockAnswer:
                 trainer=KEYS[number].account,
                 first=Count(number * SEGMENTS),
                 count=Count(SEGMENTS),
+                start=submit.spec.initial_state,
+                continues=None,
                 records_root=compute_records_root(records),
                 records=blob,
                 final_state=records[-1].state,
