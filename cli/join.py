@@ -32,6 +32,14 @@ def join(
     listen_port: Annotated[int | None, typer.Option(help="TCP port for other nodes; 0: a free one.")] = None,
     api_port: Annotated[int | None, typer.Option(help="TCP port of the HTTP API; 0: a free one.")] = None,
     mode: Annotated[str | None, typer.Option(help="archive, default or light: how much of the past is kept.")] = None,
+    checkpoint_budget: Annotated[
+        str | None,
+        typer.Option(help="For states of own segments in open rounds: 8GiB, 500MB; the rest is recomputed."),
+    ] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of others' segments to replay unasked; what is false is challenged."),
+    ] = None,
     trusted_hash: Annotated[
         str, typer.Option(help="Hash of a recent final block that you trust: begin with a snapshot near it.")
     ] = "",
@@ -41,6 +49,7 @@ def join(
 
     With --json it first prints the node's folder, account and peer id.
     """
+    from milon.node.config import parse_bytes
     from milon.node.folder import NodeFolder
 
     folder = NodeFolder(root)
@@ -55,6 +64,10 @@ def join(
         "listen_port": listen_port,
         "api_port": api_port,
         "mode": mode,
+        "watch_ppm": None if watch is None else round(watch * 1_000_000),
+        "checkpoint_bytes_max": (
+            None if checkpoint_budget is None else parse_bytes("--checkpoint-budget", checkpoint_budget)
+        ),
         "trusted_hash": trusted_hash.lower() or None,
     }
     config = _settle(folder, given, genesis)

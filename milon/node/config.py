@@ -21,6 +21,12 @@ _ADDRESS_MAX = 256  # characters; a multiaddress with a peer id has about 90
 _BOOTSTRAP_MAX = 64  # a newcomer needs one that answers
 _DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")  # which names there are, only the worker's library knows
 
+_UNITS = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+}  # fmt: skip
+_BYTES = re.compile(rf"(?P<number>[0-9]{{1,15}}) ?(?P<unit>{'|'.join(_UNITS)})?")
+
 # How a node of a test network may misbehave in learning; it goes on voting. `milon.pol.work` hands it to the worker.
 ADVERSARIES = (
     "sign-flip", "scaled", "noise", "nan", "infinity", "huge", "zero", "label-flip", "duplicate", "copy", "mimic",
@@ -49,6 +55,7 @@ class Config:
     api_port: int = 0  # of the HTTP API on 127.0.0.1; 0: a free one
     device: str = "auto"  # "auto", "cpu", or a kind of accelerator and perhaps its number: where training runs
     threads: int = 1  # of the worker's arithmetic; results do not depend on it
+    watch_ppm: int = 0  # share of others' segments that a bonded node replays unasked, in millionths; see `watch`
     adversary: str = ""  # one of `ADVERSARIES`; empty: it does not misbehave
     mode: str = "default"  # "archive", "default" or "light": how many blocks of the past are kept; see `keeping`
     snapshot_blocks: int = 1_000  # between two snapshots of the ledger for newcomers; 0: none
@@ -56,6 +63,7 @@ class Config:
     log_level: str = "info"  # "debug", "info", "warning" or "error"
     blob_bytes_max: int = 4 << 30  # one blob; as the chain's default limit for a job's data
     blob_store_bytes_max: int = 64 << 30  # all blobs; beyond it nothing new is taken
+    checkpoint_bytes_max: int = 8 << 30  # states of own segments while their rounds are open; see `checkpoints`
     disk_free_bytes_min: int = 256 << 20  # the node stops before less is free: some hundred blocks of the largest size
 
 
@@ -74,6 +82,14 @@ def parse_digest(name: str, text: str) -> Digest:
         raw = b""
     require(len(raw) == 32, Reason.MALFORMED, f"{name}: {text[:80]!r} is not 64 hexadecimal digits")
     return Digest(raw)
+
+
+def parse_bytes(name: str, text: str) -> int:
+    """A number of bytes: digits, and perhaps a unit; `Rejected(MALFORMED)`, naming `name`, for anything else."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise Rejected(Reason.MALFORMED, f"{name}: {text[:80]!r} is no size; one looks like 8GiB, 500MB or 1048576")
+    return int(match["number"]) * _UNITS[match["unit"] or "B"]
 
 
 def verify_config(config: Config) -> None:
@@ -95,9 +111,11 @@ def verify_config(config: Config) -> None:
         ("listen_port", config.listen_port, 0, 65_535),
         ("api_port", config.api_port, 0, 65_535),
         ("threads", config.threads, 1, 1_024),
+        ("watch_ppm", config.watch_ppm, 0, 1_000_000),
         ("snapshot_blocks", config.snapshot_blocks, 0, 1 << 30),
         ("blob_bytes_max", config.blob_bytes_max, 1 << 20, 1 << 40),
         ("blob_store_bytes_max", config.blob_store_bytes_max, config.blob_bytes_max, 1 << 50),
+        ("checkpoint_bytes_max", config.checkpoint_bytes_max, 0, 1 << 50),
         ("disk_free_bytes_min", config.disk_free_bytes_min, 0, 1 << 50),
     )
     for name, number, low, high in ranges:

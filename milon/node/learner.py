@@ -12,7 +12,7 @@ from milon.base.errors import Reason, Rejected
 from milon.base.ids import Digest
 from milon.chain.transaction import Action
 from milon.contracts.claims import load_claim
-from milon.contracts.duties import Duty, Role, compute_duties, name_duty
+from milon.contracts.duties import Duty, Role, WatchDuty, compute_duties, name_duty
 from milon.contracts.jobs import load_job, load_open_jobs
 from milon.contracts.records import OpenRound, open_round_key
 from milon.node.own_rounds import OpenRounds, find_open_rounds, forget_closed_rounds
@@ -27,6 +27,7 @@ RETRY_S = 1.0  # pause before a duty whose blobs nobody had is tried again
 RETRY_MAX_S = 15.0  # the pause doubles up to here
 LEAVE_S = 0.5  # between two looks whether duties that were called off have ended, which takes them two seconds
 RUNNING_MAX = 256  # duties under way at once: 64 open jobs, a few each
+WATCHING_MAX = 64  # with so many under way no other claim is looked at unasked
 
 
 class Learner:
@@ -52,7 +53,8 @@ class Learner:
         self._done &= duties.keys()
         self._asked = set(duties)
         for name, duty in duties.items():
-            if name not in self._running and name not in self._done and len(self._running) < RUNNING_MAX:
+            limit = WATCHING_MAX if isinstance(duty, WatchDuty) else RUNNING_MAX
+            if name not in self._running and name not in self._done and len(self._running) < limit:
                 scope = trio.CancelScope()
                 self._running[name] = scope
                 nursery.start_soon(self._fulfil, name, duty, scope)
@@ -69,6 +71,8 @@ class Learner:
     async def _forget_closed(self, still_open: OpenRounds) -> None:
         while self._running.keys() - self._asked:
             await trio.sleep(LEAVE_S)  # the worker may still be writing for them
+        if self._context.checkpoints is not None:
+            await contain("forgetting states", partial(self._context.checkpoints.retain, still_open))
         forget = partial(trio.to_thread.run_sync, forget_closed_rounds, self._context.folder, still_open)
         try:
             await contain("tidying up", forget)
@@ -93,7 +97,8 @@ class Learner:
                         pause_s = min(2 * pause_s, RETRY_MAX_S)
                         continue
                     self._done.add(name)
-                    self._deliver(name, action)
+                    if action is not None:
+                        self._deliver(name, action)
                     return
         finally:
             del self._running[name]

@@ -36,6 +36,7 @@ from milon.node.light_answers import LightAnswers
 from milon.node.outbox import Outbox
 from milon.node.proofs import load_validators_of
 from milon.node.pull import pull_transactions
+from milon.node.recompute_tasks import recompute_wanted
 from milon.node.reports import read_report
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.shelf import Shelf
@@ -89,7 +90,8 @@ class Node:
         key = parts.task_context.key
         self._runner = parts.runner_of(self._on_final)
         self._outbox = Outbox(key, parts.genesis.chain_id, parts.genesis.parameters.fee_min)
-        role = DutyRole(key.account, parts.identity.role != Role.FULL)
+        challenge_bond = max(1, int(parts.genesis.parameters.challenge_bond)) if parts.task_context.watch_ppm else 0
+        role = DutyRole(key.account, parts.identity.role != Role.FULL, challenge_bond)
         self._learner = Learner(parts.task_context, role, self._deliver)
         hearers = {PEERS_TOPIC: parts.discovery.hear}
         self._inbox = Inbox(parts.transport, parts.genesis.parameters, read_clock_ms, self._runner.feed, hearers)
@@ -113,6 +115,9 @@ class Node:
             puller = partial(pull_transactions, self._parts.transport, self._runner, self._inbox)
             nursery.start_soon(supervise, "transaction pull", puller)
             nursery.start_soon(supervise, "keeping", parts.keeper.run)
+            if parts.task_context.checkpoints is not None:
+                recompute = partial(recompute_wanted, parts.task_context, parts.task_context.checkpoints)
+                nursery.start_soon(supervise, "checkpoints", recompute)
             drift_ms = int(parts.genesis.parameters.clock_drift_ms_max)
             nursery.start_soon(supervise, "clock", partial(watch_clock, parts.transport, drift_ms))
             await self._stop.wait()

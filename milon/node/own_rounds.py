@@ -3,6 +3,7 @@
     JOB-ROUND-FIRST.round           what was claimed of the segments from FIRST on, and the traces behind it
     JOB-ROUND-DUTY.segments/        finished segments of a training that is under way, written by the worker
     JOB-ROUND-CLAIM.attestation     what a commitment will be opened with
+    JOB-ROUND-CLAIM.watched         which segments of another's claim were looked at unasked
 
 All lie in the folder `work/`. Whoever adds a kind begins its name in the same way.
 """
@@ -32,7 +33,8 @@ from milon.state.ledger import Ledger
 _LOG = logging.getLogger(__name__)
 
 OWN_ROUND_MAX_BYTES = 4 << 20  # records and traces of 4,096 segments, and the job's spec
-_NAME = re.compile(r"(?P<job>[0-9a-f]{64})-(?P<round>[0-9]{1,18})(?:-[0-9a-f]+)?\.(?:round|segments|attestation)")
+_KINDS = "round|segments|attestation|watched"
+_NAME = re.compile(rf"(?P<job>[0-9a-f]{{64}})-(?P<round>[0-9]{{1,18}})(?:-[0-9a-f]+)?\.(?:{_KINDS})")
 
 
 @wire("own-round/2")
@@ -44,6 +46,11 @@ class OwnRound:
     traces: tuple[Digest, ...]  # one a record
     compute_ms: Count  # spent
     duty: TrainDuty  # what was asked for
+    keep_every: Count  # k: the states after k, 2k, ... segments and the last one stay while the round is open
+
+    def stays(self, place: int) -> bool:
+        """Whether the state of the record at `place` is one of those."""
+        return (place + 1) % self.keep_every == 0 or place == len(self.records) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from milon.base.ids import NO_DIGEST, Digest
 from milon.base.signing import SecretKey
 from milon.chain.params import Parameters
 from milon.contracts.claims_records import ClaimRecord
-from milon.contracts.duties import Duty, name_duty
+from milon.node.checkpoints import Checkpoints
 from milon.node.folder import read_file
 from milon.node.work_progress import WorkBoard
+from milon.p2p.blobs import BeingMade
 from milon.pol.claim import SegmentRecord, SegmentRecords, compute_trace, verify_records
 from milon.pol.terms import DataManifest, JobSpec
 from milon.pol.work import BlobFile, JobChecked, Progress, ReplayItem, Request, Result, SegmentReplayed
@@ -36,6 +37,7 @@ MANIFEST_MAX_BYTES = 4 << 20  # of a dataset
 SHARDS_MAX = 4_096  # of a dataset: sixteen times what 4 GiB make; each is fetched by itself and is two files
 PROGRAM_MAX_BYTES = 4 << 20  # the codec's bound for one value
 FETCH_S = 60.0  # one blob, all providers, before the duty is tried anew
+WATCHING_AT_ONCE = 4  # segments that are fetched to be looked at unasked: the network is others' too
 EVIDENCE_FETCH_S = 12.0  # states and records of a claim: after this they count as withheld
 
 T = TypeVar("T")
@@ -74,6 +76,9 @@ class TaskContext:
     adversary: str  # empty for the honest
     will_accept: bool  # an adversary that attests and judges TRUE whatever it found
     reports: Path | None = None  # where the reports of aggregations are kept, if they are
+    checkpoints: Checkpoints | None = None  # which states stay; all where there is none
+    watch_ppm: int = 0  # chance that it looks at a segment that nobody asked it to look at
+    watching: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(WATCHING_AT_ONCE))  # see `watch`
     checked: dict[bytes, JobChecked] = field(default_factory=dict)  # by encoded spec; a job is held, then enrolled for
 
 
@@ -140,14 +145,33 @@ async def fetch_records(context: TaskContext, claim: ClaimRecord, timeout_s: flo
     return records
 
 
+def recomputing_s(spec: JobSpec, parameters: Parameters) -> float:
+    """How long a verifier waits for states that a trainer computes again: half its time to commit, the rest is its own.
+
+    Also what a trainer may count on when it chooses which states to keep.
+    """
+    return int(spec.terms.attest_blocks) * int(parameters.block_time_ms) / 2_000
+
+
+async def _fetch_start(context: TaskContext, state: Digest, limit: int, until: float) -> tuple[BlobFile, ...]:
+    """A state of a claim; where its trainer is computing it again, that is waited for until `until` by trio's clock."""
+    while True:
+        try:
+            return await fetch_files(context, [state], limit, EVIDENCE_FETCH_S)
+        except BeingMade:
+            if trio.current_time() >= until:
+                raise
+
+
 async def fetch_starts(
-    context: TaskContext, claim: ClaimRecord, state: Digest, places: tuple[int, ...]
+    context: TaskContext, claim: ClaimRecord, state: Digest, places: tuple[int, ...], patience_s: float = 0.0
 ) -> tuple[tuple[ReplayItem, ...], tuple[BlobFile, ...]] | SegmentReplayed | None:
     """What the claim says of the segments at `places`, and the states before them; `state` is the round's.
 
-    None where the trainer withholds some of it; a difference where a state is larger than any state of the job.
+    `patience_s`: how long in all a trainer may take to compute them again. None where the trainer withholds some of it;
+    a difference where a state is larger than any state of the job.
     """
-    limit = await size_of_state(context, state)
+    limit, until = await size_of_state(context, state), trio.current_time() + patience_s
     items: list[ReplayItem] = []
     files: list[BlobFile] = []
     try:
@@ -155,7 +179,7 @@ async def fetch_starts(
         for place in places:
             start = records[place - 1].state if place else claim.start
             items.append(ReplayItem(records[place].segment, start, records[place]))
-            files += await fetch_files(context, [start], limit, EVIDENCE_FETCH_S)
+            files += await _fetch_start(context, start, limit, until)
     except Rejected as error:
         _LOG.warning("claim %s: %s", claim.claim.hex()[:8], error)
         if error.reason is Reason.TOO_LARGE:
@@ -167,9 +191,8 @@ async def fetch_starts(
 
 
 @asynccontextmanager
-async def scratch(context: TaskContext, duty: Duty) -> AsyncIterator[Path]:
+async def scratch(folder: Path) -> AsyncIterator[Path]:
     """An empty folder for what the worker writes, gone afterwards with what is left in it."""
-    folder = context.folder / name_duty(duty).hex()[:16]
 
     def clear() -> None:
         shutil.rmtree(folder, ignore_errors=True)

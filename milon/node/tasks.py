@@ -39,6 +39,8 @@ from milon.contracts.duties import (
     RefereeDuty,
     RevealDuty,
     TrainDuty,
+    WatchDuty,
+    name_duty,
 )
 from milon.contracts.jobs import PROBLEM_CHARACTERS_MAX
 from milon.node.dispute_tasks import perform_dispute
@@ -52,10 +54,12 @@ from milon.node.task_context import (
     fetch_files,
     fetch_job,
     fetch_starts,
+    recomputing_s,
     scratch,
     size_of_state,
 )
 from milon.node.train_tasks import train
+from milon.node.watch import watch
 from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import (
     key_traces,
@@ -83,8 +87,8 @@ CHECKED_MAX = 64  # as many as jobs may be open
 ATTESTATION_MAX_BYTES = 4_096  # one of some 300 bytes
 
 
-async def perform(context: TaskContext, duty: Duty) -> Action:
-    """Do one duty; what to say on the chain. Raises `Rejected(UNAVAILABLE)` where it should be tried again."""
+async def perform(context: TaskContext, duty: Duty) -> Action | None:
+    """Do one duty; what to say on the chain, if anything. Raises `Rejected(UNAVAILABLE)` to be tried again."""
     match duty:
         case HoldDuty():
             return await _hold(context, duty)
@@ -106,6 +110,8 @@ async def perform(context: TaskContext, duty: Duty) -> Action:
             return await perform_dispute(context, duty)
         case AggregateDuty():
             return await _aggregate(context, duty)
+        case WatchDuty():
+            return await watch(context, duty)
 
 
 async def _check(context: TaskContext, spec: JobSpec) -> JobChecked:
@@ -141,7 +147,8 @@ async def _replay(
     """
     claim = duty.claim
     job_files = await fetch_job(context, duty.spec)
-    found = await fetch_starts(context, claim, duty.state, places)
+    patience_s = 0.0 if isinstance(duty, JudgeDuty) else recomputing_s(duty.spec, context.parameters)
+    found = await fetch_starts(context, claim, duty.state, places, patience_s)
     if found is None or isinstance(found, SegmentReplayed):
         return (found,) if found else None
     items, files = found
@@ -261,7 +268,7 @@ async def _aggregate(context: TaskContext, duty: AggregateDuty) -> AggregateVote
     found, withheld = await _fetch_finals(context, duty.finals, await size_of_state(context, duty.state))
     finals = tuple(final for final in duty.finals if final.trainer in found)
     files += tuple({file.blob: file for file in found.values()}.values())
-    async with scratch(context, duty) as folder:
+    async with scratch(context.folder / name_duty(duty).hex()[:16]) as folder:
         request = AggregateRound(duty.spec, files, duty.state, Count(duty.round), finals, str(folder), duty.seed)
         with context.board.showing("aggregate", duty.job, duty.round, PERCENTS, None) as on_progress:
             aggregated = as_result(RoundAggregated, await context.work(request, 0, on_progress))

@@ -18,7 +18,7 @@ from milon.base.units import Count
 from milon.chain.transaction import Claim
 from milon.contracts.duties import TrainDuty
 from milon.node.own_rounds import OwnRound, find_own_round, keep_own_round, segments_folder
-from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job
+from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job, recomputing_s, size_of_state
 from milon.pol.claim import SegmentRecords, compute_records_root
 from milon.pol.work import SegmentsTrained, TrainSegments
 
@@ -53,6 +53,8 @@ async def _train(context: TaskContext, duty: TrainDuty) -> OwnRound:
         own = await _train_missing(context, duty, folder)
         await trio.to_thread.run_sync(keep_own_round, context.folder, own)
     await _hand_in(context, folder)
+    if context.checkpoints is not None:
+        context.checkpoints.add(own)
     return own
 
 
@@ -60,6 +62,7 @@ async def _train_missing(context: TaskContext, duty: TrainDuty, folder: Path) ->
     """Train what the folder does not have yet."""
     files = await fetch_job(context, duty.spec)
     files += await fetch_files(context, [duty.state], int(context.parameters.data_bytes_max))
+    keep_every = await _choose_kept(context, duty)
     await trio.Path(folder).mkdir(parents=True, exist_ok=True)
     request = TrainSegments(
         spec=duty.spec,
@@ -71,11 +74,33 @@ async def _train_missing(context: TaskContext, duty: TrainDuty, folder: Path) ->
         count=duty.assignment.count,
         folder=str(folder),
         tamper=context.adversary,
-        keep_every=Count(1),
+        keep_every=keep_every,
     )
     with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
         trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
-    return OwnRound(trained.records, trained.traces, trained.compute_ms, duty)
+    own = OwnRound(trained.records, trained.traces, trained.compute_ms, duty, keep_every)
+    _warn_where_slow(context, own)
+    return own
+
+
+async def _choose_kept(context: TaskContext, duty: TrainDuty) -> Count:
+    """Every how many states one stays. An adversary's all do: what it claims does not come again."""
+    if context.checkpoints is None or context.adversary:
+        return Count(1)
+    size = await size_of_state(context, duty.state)
+    return Count(await context.checkpoints.choose(int(duty.assignment.count), size))
+
+
+def _warn_where_slow(context: TaskContext, own: OwnRound) -> None:
+    """Say so where verifiers might not wait for all the states that did not stay."""
+    dropped = sum(not own.stays(place) for place in range(len(own.records)))
+    needed_s = dropped * int(own.compute_ms) / 1_000 / len(own.records)
+    if needed_s > recomputing_s(own.duty.spec, context.parameters):
+        _LOG.warning(
+            "computing the %d states that did not stay takes %.0f s again, and verifiers wait %.0f s for them:"
+            " raise checkpoint_bytes_max, or take part in jobs of longer attest_blocks",
+            *(dropped, needed_s, recomputing_s(own.duty.spec, context.parameters)),
+        )
 
 
 async def _hand_in(context: TaskContext, folder: Path) -> None:

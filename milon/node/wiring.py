@@ -22,6 +22,7 @@ from milon.consensus.effects import FinalizedBlock
 from milon.consensus.restore import restore
 from milon.node.application import CONTRACTS, prepare_store
 from milon.node.blob_room import BlobRoom
+from milon.node.checkpoints import Checkpoints
 from milon.node.config import Config, parse_digest
 from milon.node.folder import NodeFolder, locked, publish_address, withdraw_address, write_file
 from milon.node.inbox import STATUS_TOPIC, TRANSACTION_TOPIC
@@ -30,6 +31,7 @@ from milon.node.keys import load_key
 from milon.node.light import visiting
 from milon.node.moving import require_here, require_votes
 from milon.node.node import Node, Parts
+from milon.node.own_rounds import list_own_rounds
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.shelf import Shelf
 from milon.node.state_sync import StateSync
@@ -89,8 +91,9 @@ def make_node(
     """A node over the given shells; nothing runs yet."""
     engine_config = make_config(genesis, store, CONTRACTS, key)
     blob_store = BlobStore(folder.blobs, config.blob_store_bytes_max)
-    serve_blobs(transport, blob_store)
-    blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport)
+    checkpoints = Checkpoints(blob_store, config.checkpoint_bytes_max, list_own_rounds(folder.work))
+    serve_blobs(transport, blob_store, checkpoints)
+    blobs = BlobRoom(blob_store, BlobClient(transport, blob_store), transport, checkpoints)
 
     def make_runner(on_final: Callable[[tuple[FinalizedBlock, ...]], None]) -> Runner:
         state, effects = restore(
@@ -108,6 +111,8 @@ def make_node(
         adversary="" if config.adversary == ACCEPTING else config.adversary,
         will_accept=config.adversary == ACCEPTING,
         reports=folder.reports,
+        checkpoints=checkpoints,
+        watch_ppm=config.watch_ppm,
     )
     discovery = Discovery(
         transport,

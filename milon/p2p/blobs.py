@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -21,7 +22,7 @@ from milon.base.ids import Digest
 from milon.p2p.blob_store import BlobStore
 from milon.p2p.transport import PAYLOAD_MAX_BYTES, Channel, PeerId, Transport
 
-__all__ = ["BlobClient", "BlobStore", "serve_blobs"]
+__all__ = ["BeingMade", "BlobClient", "BlobStore", "Maker", "serve_blobs"]
 
 REQUEST_MAX_BYTES = 256  # a blob id and a number
 LANES_MAX = 4  # chunks in flight per provider: 4 MiB, a few ms on a fast line
@@ -52,12 +53,25 @@ class ChunkRequest:
     index: int  # of the chunk, from 0
 
 
-def serve_blobs(transport: Transport, store: BlobStore) -> None:
+class Maker(Protocol):
+    """Makes blobs that are not kept but can be computed."""
+
+    def note(self, peer: PeerId, blob_id: Digest) -> None:
+        """A peer asked for a blob, kept or not. Raises `Rejected(NOT_NOW)` for one that is made now because of it."""
+
+
+class BeingMade(Rejected):
+    """UNAVAILABLE, and a provider says that it is computing the blob: it may be worth asking again."""
+
+
+def serve_blobs(transport: Transport, store: BlobStore, maker: Maker | None = None) -> None:
     """Answer requests for the blobs in `store`; call it before the transport runs."""
     threads = trio.CapacityLimiter(DISK_THREADS)
 
     async def respond(peer: PeerId, payload: bytes) -> bytes:
         request: ManifestRequest | ChunkRequest = decode(ManifestRequest | ChunkRequest, payload, REQUEST_MAX_BYTES)
+        if maker is not None:
+            maker.note(peer, request.blob_id)
         if isinstance(request, ChunkRequest):
             return await trio.to_thread.run_sync(store.read_chunk, request.blob_id, request.index, limiter=threads)
         manifest = await trio.to_thread.run_sync(_whole_manifest, store, request.blob_id, limiter=threads)
@@ -133,6 +147,7 @@ class BlobClient:
         self._store = store
         self._threads = trio.CapacityLimiter(DISK_THREADS)
         self._locks: dict[Digest, trio.Lock] = {}
+        self._promised: set[Digest] = set()  # of which a provider said that it is making it
 
     async def fetch(
         self, blob_id: Digest, providers: Sequence[PeerId], *, size_max_bytes: int, deadline_s: float
@@ -140,7 +155,8 @@ class BlobClient:
         """The path of the blob once it is whole and verified here.
 
         Raises `Rejected`: `TOO_LARGE` beyond `size_max_bytes`, `FULL` without room, `UNAVAILABLE` when the providers
-        do not deliver within `deadline_s`; what has arrived by then stays and the next call goes on from it.
+        do not deliver within `deadline_s`, as `BeingMade` where one of them says so; what has arrived by then stays and
+        the next call goes on from it.
         """
         lock = self._locks.setdefault(blob_id, trio.Lock())
         try:
@@ -149,10 +165,12 @@ class BlobClient:
                     path = await trio.to_thread.run_sync(self._store.path, blob_id)
                     return path or await self._fetch(blob_id, tuple(dict.fromkeys(providers)), size_max_bytes)
         except trio.TooSlowError:
-            raise Rejected(Reason.UNAVAILABLE, f"blob {blob_id.hex()[:16]} not fetched in {deadline_s} s") from None
+            kind = BeingMade if blob_id in self._promised else Rejected
+            raise kind(Reason.UNAVAILABLE, f"blob {blob_id.hex()[:16]} not fetched in {deadline_s} s") from None
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._locks.pop(blob_id, None)
+                self._promised.discard(blob_id)
 
     async def _fetch(self, blob_id: Digest, providers: tuple[PeerId, ...], size_max_bytes: int) -> Path:
         manifest = await trio.to_thread.run_sync(self._store.manifest, blob_id)
@@ -212,7 +230,12 @@ class BlobClient:
             return
 
     async def _request(self, provider: PeerId, request: ManifestRequest | ChunkRequest) -> bytes:
-        return await self._transport.request(provider, Channel.BLOB, encode(request), timeout_s=CHUNK_WAIT_MAX_S)
+        try:
+            return await self._transport.request(provider, Channel.BLOB, encode(request), timeout_s=CHUNK_WAIT_MAX_S)
+        except Rejected as error:
+            if error.reason is Reason.NOT_NOW:
+                self._promised.add(request.blob_id)
+            raise
 
     async def _fetch_from(self, blob_id: Digest, fetch: _Fetch, provider: PeerId, refusals: list[Rejected]) -> None:
         """Run this provider's lanes until all chunks are here or the provider is found bad."""

@@ -36,7 +36,7 @@ def make_duty(job: JobId = JOB, round_number: int = 3, first: int = 0) -> TrainD
 
 def make_own(duty: TrainDuty) -> OwnRound:
     records = tuple(SegmentRecord(Count(number), SEED, SEED, Count(0)) for number in range(2))
-    return OwnRound(records, (SEED, SEED), Count(5), duty)
+    return OwnRound(records, (SEED, SEED), Count(5), duty, Count(1))
 
 
 def test_it_is_read_again_for_the_same_duty_alone(tmp_path: Path) -> None:

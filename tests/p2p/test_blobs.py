@@ -12,7 +12,16 @@ import trio
 from milon.base.blob import CHUNK_BYTES, Manifest, compute_blob_id, compute_manifest
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected
-from milon.p2p.blobs import CHUNK_WAIT_MAX_S, BlobClient, BlobStore, ChunkRequest, ManifestRequest, serve_blobs
+from milon.base.ids import Digest
+from milon.p2p.blobs import (
+    CHUNK_WAIT_MAX_S,
+    BeingMade,
+    BlobClient,
+    BlobStore,
+    ChunkRequest,
+    ManifestRequest,
+    serve_blobs,
+)
 from milon.p2p.transport import Channel, PeerId
 from tests.p2p.networks import DEADLINE_S, AnyTransport, Network, connect, network_of
 
@@ -198,3 +207,43 @@ async def test_providers_that_never_answer_delay_nobody(network: Network, tmp_pa
     blob_id = compute_blob_id(compute_manifest(RAW))
     path = await client.fetch(blob_id, ids, size_max_bytes=SIZE_MAX, deadline_s=CHUNK_WAIT_MAX_S / 2)
     assert path.read_bytes() == RAW
+
+
+class LateMaker:
+    """Makes the blob once it was asked for it a few times."""
+
+    def __init__(self, store: BlobStore, patience: int) -> None:
+        self.store, self.patience = store, patience
+
+    def note(self, peer: PeerId, blob_id: Digest) -> None:
+        self.patience -= 1
+        if self.patience == 0:
+            self.store.put_bytes(RAW)
+        if self.patience > 0:
+            raise Rejected(Reason.NOT_NOW, "it is computed again")
+
+
+async def test_a_blob_that_is_being_made_is_asked_for_again(network: Network, tmp_path: Path) -> None:
+    blob_id, node, store = compute_blob_id(compute_manifest(RAW)), network.make("a"), BlobStore(tmp_path / "a")
+    serve_blobs(node, store, LateMaker(store, patience=3))
+    await network.start(node)
+    client = await client_of(network, tmp_path, [node])
+    path = await client.fetch(blob_id, [node.peer_id], size_max_bytes=SIZE_MAX, deadline_s=DEADLINE_S)
+    assert path.read_bytes() == RAW
+
+
+async def test_who_was_told_to_wait_knows_it(network: Network, tmp_path: Path) -> None:
+    blob_id, node, store = compute_blob_id(compute_manifest(RAW)), network.make("a"), BlobStore(tmp_path / "a")
+    serve_blobs(node, store, LateMaker(store, patience=1_000))
+    await network.start(node)
+    client = await client_of(network, tmp_path, [node])
+    with trio.fail_after(DEADLINE_S):
+        is_known = False
+        while not is_known:  # on a busy machine the answer may be late the first time
+            with pytest.raises(Rejected) as late:
+                await client.fetch(blob_id, [node.peer_id], size_max_bytes=SIZE_MAX, deadline_s=1.0)
+            assert late.value.reason is Reason.UNAVAILABLE
+            is_known = isinstance(late.value, BeingMade)
+    with pytest.raises(Rejected) as absent:
+        await client.fetch(Digest(bytes(32)), [], size_max_bytes=SIZE_MAX, deadline_s=0.5)
+    assert not isinstance(absent.value, BeingMade)
