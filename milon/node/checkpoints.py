@@ -68,7 +68,7 @@ class Checkpoints:
     """The states of own claims in open rounds. Belongs to the event loop."""
 
     def __init__(self, store: BlobStore, budget_bytes: int, owns: Sequence[OwnRound] = ()) -> None:
-        """`store`: where all blobs lie; `budget_bytes`: for the states of open rounds; `owns`: what is known of those."""
+        """`store`: where all blobs lie; `budget_bytes`: for the states of open rounds; `owns`: the claims in them."""
         self._store = store
         self._budget_bytes = budget_bytes
         self._owns: dict[_Training, OwnRound] = {}
@@ -132,9 +132,11 @@ class Checkpoints:
         """Whether it is a state of an own claim in an open round."""
         return blob in self._known
 
-    def is_waiting(self, state: Digest) -> bool:
-        """Whether somebody waits for it to be made."""
-        return state in self._wanted
+    async def wait(self, state: Digest) -> None:
+        """Until a state that somebody wants was made, or could not be."""
+        wish = self._wanted.get(state)
+        if wish is not None:
+            await wish.settled.wait()
 
     def note(self, peer: PeerId, blob_id: Digest) -> None:
         """A peer asks. Raises `Rejected(NOT_NOW)` for a state that is being made again, for it or for others."""
@@ -166,15 +168,15 @@ class Checkpoints:
         self._want(state, peer)
         return True
 
-    def _want(self, state: Digest, peer: PeerId) -> _Wish:
-        wish = self._wanted.setdefault(state, _Wish(peer))
+    def _want(self, state: Digest, peer: PeerId) -> None:
+        self._wanted.setdefault(state, _Wish(peer))
         self._called.set()
-        return wish
 
     async def obtain(self, state: Digest) -> Path:
         """Where the state lies, made again if need be: for this node itself. `Rejected(UNAVAILABLE)`: it failed."""
         if self.knows(state) and not self._store.has(state):
-            await self._want(state, OWN).settled.wait()
+            self._want(state, OWN)
+            await self.wait(state)
         self._touch(state)
         path = self._store.path(state)
         if path is None:
