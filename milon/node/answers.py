@@ -73,9 +73,9 @@ class Answers:
             case AskGenesis():
                 return encode(self._genesis)
             case AskBlock():
-                return encode(self._block(self._store.block_by_hash(question.block)))
+                return encode(find_block(self._store, self._store.block_by_hash(question.block)))
             case AskHeight():
-                return encode(self._block(self._store.block_by_height(question.height)))
+                return encode(find_block(self._store, self._store.block_by_height(question.height)))
             case AskJob():
                 return encode(find_job(self._store, question.job))
             case AskTransactions():
@@ -84,15 +84,6 @@ class Answers:
                 return self._light.answer(question)
             case _:
                 assert_never(question)
-
-    def _block(self, raw: bytes | None) -> BlockAnswer:
-        if raw is None:
-            raise Rejected(Reason.UNKNOWN, "this node has no such final block")
-        block = decode(Block, raw)
-        report = self._store.receipts_at(block.header.height)
-        if report is None:
-            raise Rejected(Reason.UNAVAILABLE, "this node has no report of that block")
-        return BlockAnswer(block, decode(BlockReport, report), prove_finality(self._store, block.header.height))
 
     def _transactions(self, question: AskTransactions) -> TransactionsAnswer:
         require(len(question.known) <= HASHES_MAX, Reason.TOO_LARGE, f"more than {HASHES_MAX} hashes")
@@ -105,6 +96,17 @@ class Answers:
                 chosen.append(transaction)
                 room -= size
         return TransactionsAnswer(tuple(chosen))
+
+
+def find_block(store: StoreReader, raw: bytes | None) -> BlockAnswer:
+    """A final block with its report and proof; `Rejected`: UNKNOWN where it is not here, UNAVAILABLE without a report."""
+    if raw is None:
+        raise Rejected(Reason.UNKNOWN, "no such final block is here")
+    block = decode(Block, raw)
+    report = store.receipts_at(block.header.height)
+    if report is None:
+        raise Rejected(Reason.UNAVAILABLE, "no report of that block is here")
+    return BlockAnswer(block, decode(BlockReport, report), prove_finality(store, block.header.height))
 
 
 def find_job(store: StoreReader, job: JobId) -> JobAnswer:

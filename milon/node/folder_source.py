@@ -17,12 +17,10 @@ from milon.base.blob import compute_blob_id, compute_manifest
 from milon.base.codec import decode, encode
 from milon.base.errors import Reason, Rejected, require
 from milon.base.ids import Digest
-from milon.chain.block import Block
 from milon.chain.genesis import Genesis, compute_genesis_hash
-from milon.chain.learning import BlockReport
-from milon.node.answers import find_job
+from milon.node.answers import find_block, find_job
 from milon.node.folder import NodeFolder
-from milon.node.proofs import prove_finality, prove_header, prove_newest
+from milon.node.proofs import prove_header, prove_newest
 from milon.node.questions import (
     QUESTION_MAX_BYTES,
     AskBlock,
@@ -30,7 +28,6 @@ from milon.node.questions import (
     AskHeader,
     AskHeight,
     AskJob,
-    BlockAnswer,
     Question,
 )
 from milon.node.shelf import Shelf
@@ -117,22 +114,13 @@ class FolderPeer:
                     return encode(prove_newest(self._genesis, self._visit))
                 return encode(prove_header(self._genesis, self._visit, question.height, self._shelf.validators))
             case AskBlock():
-                return encode(self._block(self._visit.block_by_hash(question.block)))
+                return encode(find_block(self._visit, self._visit.block_by_hash(question.block)))
             case AskHeight():
-                return encode(self._block(self._visit.block_by_height(question.height)))
+                return encode(find_block(self._visit, self._visit.block_by_height(question.height)))
             case AskJob():
                 return encode(find_job(self._visit, question.job))
             case _:
                 raise Rejected(Reason.UNAVAILABLE, "a folder answers no such question")
-
-    def _block(self, raw: bytes | None) -> BlockAnswer:
-        if raw is None:
-            raise Rejected(Reason.UNKNOWN, "this folder holds no such final block")
-        block = decode(Block, raw)
-        report = self._visit.receipts_at(block.header.height)
-        if report is None:
-            raise Rejected(Reason.UNAVAILABLE, "this folder holds no report of that block")
-        return BlockAnswer(block, decode(BlockReport, report), prove_finality(self._visit, block.header.height))
 
 
 class FolderBlobs:
