@@ -156,8 +156,20 @@ class AggregateDuty:
     deadline: Count  # of the voting, which begins anew after a late challenge
 
 
+@wire("watch-duty/1")
+@dataclass(frozen=True, slots=True)
+class WatchDuty:
+    """Look at another's claim of one's own accord, and challenge what is false in it."""
+
+    spec: JobSpec  # its job's spec
+    seed: Digest  # the round's
+    state: Digest  # the round's
+    claim: ClaimRecord  # whole
+
+
 DisputeDuty = DisputeAnswerDuty | DisputeChooseDuty | RefereeDuty
-Duty = HoldDuty | EnrolDuty | TrainDuty | CommitDuty | RevealDuty | OpenDuty | JudgeDuty | DisputeDuty | AggregateDuty
+VerifyDuty = CommitDuty | RevealDuty | OpenDuty | JudgeDuty | WatchDuty
+Duty = HoldDuty | EnrolDuty | TrainDuty | VerifyDuty | DisputeDuty | AggregateDuty
 
 
 def name_duty(duty: Duty) -> Digest:
@@ -167,6 +179,8 @@ def name_duty(duty: Duty) -> Digest:
             return digest("commit-duty", duty.claim.claim)
         case RevealDuty():
             return digest("reveal-duty", duty.claim.claim)
+        case WatchDuty():
+            return digest("watch-duty", duty.claim.claim)
         case JudgeDuty():
             dispute, is_late = duty.claim.dispute.to_bytes(8, "big"), bytes([duty.may_be_withheld])
             return digest("judge-duty", duty.claim.claim, dispute, is_late)
@@ -187,6 +201,7 @@ class Role:
 
     account: AccountId  # whose duties
     is_trainer: bool  # enrols and trains
+    challenge_bond: int = 0  # what the chain asks of a challenger; 0: it does not look at others' claims unasked
 
 
 def compute_duties(ledger: Ledger, role: Role) -> tuple[Duty, ...]:
@@ -209,6 +224,7 @@ _RANK = (
     HoldDuty,
     EnrolDuty,
     TrainDuty,
+    WatchDuty,
 )
 
 
@@ -244,6 +260,9 @@ def _round_duties(
         start = earlier.final_state if earlier else record.state
         yield TrainDuty(job, record.spec, opened.round, seed, start, assignment)
     claims = [load_claim(ledger, claim) for claim in opened.claims]
+    for claim in claims if role.challenge_bond else ():
+        if _may_watch(ledger, role.account, role.challenge_bond, record.spec, claim):
+            yield WatchDuty(record.spec, seed, record.state, claim)
     for claim in claims:
         yield from _claim_duties(ledger, role.account, (record.spec, seed, record.state), claim, is_validator)
     voted = tuple(vote.validator for vote in opened.votes)
@@ -275,6 +294,18 @@ def _claim_duties(
             yield DisputeChooseDuty(*work, claim, game)
         elif game.turn is Turn.REFEREES and is_validator and account not in judged:
             yield RefereeDuty(*work, claim, game, claim.withheld_from == 0)
+
+
+def _may_watch(ledger: Ledger, account: AccountId, challenge_bond: int, spec: JobSpec, claim: ClaimRecord) -> bool:
+    """Whether the account may still challenge a claim that it has no part in, once its committee is known.
+
+    While a challenge of somebody else's is being settled there is time to look, too: it may come to nothing.
+    """
+    is_open = claim.status not in (ClaimStatus.SAMPLING, ClaimStatus.REFUTED, ClaimStatus.VOID)
+    challengers = [entry.challenger for entry in claim.accusations]
+    if not is_open or account in (claim.trainer, *claim.committee, *challengers):
+        return False
+    return load_account(ledger, account).bonded >= max(int(spec.terms.bond_min), challenge_bond)
 
 
 def steps_of(claim: ClaimRecord, spec: JobSpec) -> Count:

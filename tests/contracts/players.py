@@ -46,6 +46,7 @@ from milon.contracts.duties import (
     RevealDuty,
     Role,
     TrainDuty,
+    WatchDuty,
     compute_duties,
 )
 from milon.contracts.records import Job, JobStatus, OpenRound, Phase, open_round_key
@@ -97,6 +98,12 @@ class Player:
     judges: Verdict | None = None  # says this of every disputed segment
     run: Run = field(default_factory=lambda: HONEST)  # its side of a dispute over any segment
     changes: Callable[[RoundOutcome], RoundOutcome] = field(default=lambda outcome: outcome)  # to the true outcome
+    is_watcher: bool = False  # replays every segment of claims that are no business of its own
+
+    @property
+    def role(self) -> Role:
+        """As what it asks for duties."""
+        return Role(self.key.account, self.is_trainer, int(self.is_watcher))
 
 
 HONEST = Run(3)  # what every segment comes to where it is settled by bisection
@@ -116,7 +123,7 @@ class World:
         """Everybody does all duties the ledger asks for, in one block."""
         asked: list[tuple[SecretKey, Action]] = []
         for player in self.players.values():
-            duties = compute_duties(self.chain.ledger, Role(player.key.account, player.is_trainer))
+            duties = compute_duties(self.chain.ledger, player.role)
             todo = [duty for duty in duties if player.is_here and not isinstance(duty, player.skips)]
             made = [self.perform(player, duty) for duty in todo]
             asked += [(player.key, action) for action in made if action is not None]
@@ -152,6 +159,8 @@ class World:
                 return self._train(player, duty)
             case CommitDuty():
                 return self._commit(player, duty)
+            case WatchDuty():
+                return self._watch(duty)
             case RevealDuty():
                 return self.opened[player.key.account, duty.claim.claim]
             case OpenDuty():
@@ -190,6 +199,14 @@ class World:
         before = records[place - 1].state if place else claim.start
         is_same = compute_state(before, seed, records[place].segment) == records[place].state
         return Verdict.TRUE if is_same else Verdict.FALSE
+
+    def _watch(self, duty: WatchDuty) -> Challenge | None:
+        claim = duty.claim
+        for place in range(claim.count):
+            found = self._replay(claim, duty.seed, place)
+            if found is not Verdict.TRUE:
+                return Challenge(claim.claim, Count(claim.first + place), found)
+        return None
 
     def _judge(self, player: Player, duty: JudgeDuty) -> Judge | None:
         claim = duty.claim
