@@ -99,7 +99,7 @@ class Answers:
 
 
 def find_block(store: StoreReader, raw: bytes | None) -> BlockAnswer:
-    """A final block with its report and proof; `Rejected`: UNKNOWN where it is not here, UNAVAILABLE without a report."""
+    """A final block with its report and proof; `Rejected`: UNKNOWN where it is not here, UNAVAILABLE: no report."""
     if raw is None:
         raise Rejected(Reason.UNKNOWN, "no such final block is here")
     block = decode(Block, raw)
