@@ -23,13 +23,18 @@ from milon.pol.program import (
 )
 from milon.pol.shapes import DType, TensorType
 
-fast.choose(fast.COMPILED_OPERATIONS_MIN)  # the programs here are too small to ask for it
 SHAPE = (3, 5, 7)
 SHAPES = (SHAPE, (1,), (), (5, 1), (3, 1, 1), (3, 5, 1), (7,), (3, 1, 7))
 UNARY = ("neg", "abs", "sqrt", "exp", "expm1", "log", "tanh", "sigmoid", "erf", "rsqrt")
 BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 HOSTILE = (0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-126), 88.8, -104.0, 3e38, 0.34657, torch.inf, -torch.inf, torch.nan)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """The programs here are too small to ask for it. Only whoever runs these tests compiles the loops."""
+    fast.choose(fast.COMPILED_OPERATIONS_MIN)
 
 
 @st.composite
