@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from milon.client.lab import Report
     from milon.client.lab_report import Entry
 
-DEFAULT_RULES = ("mean", "trimmed-mean", "median", "multi-krum")
+DEFAULT_RULES = ("mean", "trimmed-mean", "multi-krum", "arc,nnm,trimmed-mean")
 DEFAULT_ATTACKS = ("sign-flip", "alie-optimised", "ipm-optimised", "min-max", "min-sum", "mimic", "label-flip")
 
 

@@ -31,7 +31,7 @@ class TermChoices(TypedDict, total=False):
     segments_per_round: int  # work packages, shared out among the trainers by their speed
     steps_per_segment: int  # optimizer steps in a package
     batch_size: int  # rows a step
-    aggregator: str  # a pipeline such as "trimmed-mean" or "arc,nnm,median"; `milon aggregators` lists the parts
+    aggregator: str  # a pipeline such as "median" or "arc,nnm,trimmed-mean"; `milon aggregators` lists the parts
     faulty_count: int  # hostile trainers the aggregation must bear
     audit: float | Sequence[float]  # chance that a verifier runs a segment again, 0 to 1; one, or one per round
     audit_ppm: Sequence[int]  # the same in parts per million; instead of `audit`
@@ -59,7 +59,7 @@ DEFAULTS: TermChoices = {
     "segments_per_round": 20,
     "steps_per_segment": 10,
     "batch_size": 32,
-    "aggregator": "trimmed-mean",
+    "aggregator": "arc,nnm,trimmed-mean",
     "faulty_count": 1,
     "committee_size": 3,
     "trainers_target": 5,

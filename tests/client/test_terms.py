@@ -14,7 +14,7 @@ def test_the_defaults_work() -> None:
     terms, reward = compute_terms({})
     verify_terms(terms)
     assert reward == compute_cost_max(terms) > 0
-    assert (terms.aggregator, terms.trainers_min, terms.trainers_target) == (Rule.TRIMMED_MEAN, 3, 5)
+    assert (terms.aggregator, terms.trainers_min, terms.trainers_target) == ("arc,nnm,trimmed-mean", 3, 5)
 
 
 def test_a_reward_sets_the_prices_and_covers_the_job() -> None:

@@ -61,4 +61,4 @@ def test_the_same_run_without_a_robust_rule_and_without_audit_collapses(
     assert report["plain_torch_accuracy"] == accuracy
     assert f"{100 * accuracy:.2f} % on the chain, {100 * accuracy:.2f} % in plain PyTorch" in text
     with capsys.disabled():
-        print(f"\nmean without audit: accuracy {accuracy:.4f}, where the trimmed mean reaches {ACCURACY_MIN} and more")
+        print(f"\nmean without audit: accuracy {accuracy:.4f}, where the default reaches {ACCURACY_MIN} and more")
