@@ -43,7 +43,8 @@ POINTS_MAX = 2.0  # that the default may lose to any attack on even shares
 EVEN = "iid"
 DEFAULT = str(DEFAULTS["aggregator"])
 OTHERS = (
-    "mean", "trimmed-mean", "multi-krum", "arc,nnm,trimmed-mean", "median", "krum", "geometric-median", "centered-clipping",
+    "mean", "trimmed-mean", "multi-krum", "arc,nnm,trimmed-mean", "median", "krum", "geometric-median",
+    "centered-clipping",
 )  # fmt: skip
 RULES = (DEFAULT, *(rule for rule in OTHERS if rule != DEFAULT))
 ATTACKS = ("sign-flip", "label-flip", "mimic", "alie-optimised", "ipm-optimised", "min-max", "min-sum")

@@ -51,7 +51,9 @@ def demo(
     nodes: Annotated[int, typer.Option(min=1, max=64, help="How many nodes.")] = 5,
     job: Annotated[Path | None, typer.Option(help="Job file; the digits example where left out.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, instead of the job's own.")] = None,
-    aggregator: Annotated[str, typer.Option(help="Such as arc,nnm,median; see `milon aggregators`.")] = "arc,nnm,trimmed-mean",
+    aggregator: Annotated[
+        str, typer.Option(help="Such as arc,nnm,median; see `milon aggregators`.")
+    ] = "arc,nnm,trimmed-mean",
     audit: Annotated[str, typer.Option(help="Share of segments replayed, per round.")] = "0,0,1,0.25",
     term: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of another term of the job; repeat.")] = None,
     adversary: Annotated[

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from milon.client.terms import DEFAULT_SLASH_PPM, JobError, compute_evaluation_batches, compute_terms
-from milon.pol.aggregation import Rule
 from milon.pol.quote import compute_quote
 from milon.pol.terms import compute_cost_max, verify_terms
 
