@@ -54,6 +54,7 @@ async def _make(context: TaskContext, checkpoints: Checkpoints, state: Digest) -
         _verify(trained, recipe)
         for file in reversed(trained.files):
             await checkpoints.keep(file, must=file.blob == state)
+    _LOG.info("round %d: state %s is here again, after %d segments", duty.round, state.hex()[:8], request.count)
 
 
 def _verify(trained: SegmentsTrained, recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ from milon.contracts.duties import TrainDuty
 from milon.node.own_rounds import OwnRound, find_own_round, keep_own_round, segments_folder
 from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job, recomputing_s, size_of_state
 from milon.pol.claim import SegmentRecords, compute_records_root
-from milon.pol.work import SegmentsTrained, TrainSegments
+from milon.pol.work import Progress, SegmentsTrained, TrainSegments
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +76,13 @@ async def _train_missing(context: TaskContext, duty: TrainDuty, folder: Path) ->
         tamper=context.adversary,
         keep_every=keep_every,
     )
-    with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as on_progress:
+    with context.board.showing("train", duty.job, duty.round, int(duty.assignment.count), None) as show:
+
+        def on_progress(progress: Progress) -> None:
+            if progress.resumed:
+                _LOG.info("round %d: training goes on after %d finished segments", duty.round, progress.resumed)
+            show(progress)
+
         trained = as_result(SegmentsTrained, await context.work(request, 2, on_progress))
     own = OwnRound(trained.records, trained.traces, trained.compute_ms, duty, keep_every)
     _warn_where_slow(context, own)

@@ -118,7 +118,7 @@ async def test_claimed_before_it_is_not_trained_again(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     claim = await trainer.train()
     assert await trainer.train() == claim and trainer.told == []
-    own_round_path(tmp_path / "work", DUTY.job, 3).write_bytes(b"torn")
+    own_round_path(tmp_path / "work", DUTY.job, 3, 0).write_bytes(b"torn")
     again = await trainer.train()
     assert (again.records_root, len(trainer.told)) == (claim.records_root, SEGMENTS)
 
@@ -130,7 +130,7 @@ async def test_without_room_for_its_states_it_waits_and_then_hands_them_in(tmp_p
     with pytest.raises(Rejected) as refused:
         await trainer.train()
     assert refused.value.reason is Reason.UNAVAILABLE and "once there is room" in refused.value.detail
-    assert load_own_round(tmp_path / "work", DUTY.job, 3).compute_ms >= 0
+    assert load_own_round(tmp_path / "work", DUTY.job, 3, 0).compute_ms >= 0
     trainer.blobs.store = BlobStore(tmp_path / "blobs")
     claim = await trainer.train()
     assert trainer.told == [] and trainer.kept(claim) == [*range(SEGMENTS)]
