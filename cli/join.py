@@ -38,7 +38,7 @@ def join(
     ] = None,
     watch: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of others' segments to replay unasked; what is false is challenged."),
+        typer.Option(min=0, max=1, help="Share of others' segments to replay unasked; lies are challenged."),
     ] = None,
     trusted_hash: Annotated[
         str, typer.Option(help="Hash of a recent final block that you trust: begin with a snapshot near it.")
