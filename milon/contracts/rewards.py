@@ -22,8 +22,8 @@ from milon.state.ledger import Draft
 def is_paid(claim: ClaimRecord, outcome: RoundOutcome) -> bool:
     """Whether the trainer is paid: the claim was accepted, and either audited or taken in by the rule.
 
-    An audited claim is paid for even where the rule leaves its update out or the round is void: what no draw has met of it
-    the trainer's bond stands for. Otherwise chance would decide whether honest work is paid.
+    An audited claim is paid for even where the rule leaves its update out or the round is void: what no draw has met
+    of it the trainer's bond stands for. Otherwise chance would decide whether honest work is paid.
     """
     if claim.status is not ClaimStatus.ACCEPTED:
         return False
