@@ -15,9 +15,9 @@ from tests.system.live import PATIENT, Json, Live, wait_for
 pytestmark = pytest.mark.system
 
 VICTIM, WITNESS = 3, 0
-SEGMENTS = 4  # of each of the four trainers
+SEGMENTS = 3  # of each of the four trainers
 TERMS = ("--rounds", "1", "--audit", "1", "--term", "trainers-min=4", "--term", "trainers-target=4", *PATIENT)
-WORK = ("--term", f"segments-per-round={4 * SEGMENTS}", "--term", "steps-per-segment=300")
+WORK = ("--term", f"segments-per-round={4 * SEGMENTS}", "--term", "steps-per-segment=80", "--term", "committee-size=2")
 
 
 def wait_between_segments(network: Live) -> int:
