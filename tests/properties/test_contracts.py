@@ -44,6 +44,7 @@ from milon.chain.transaction import (
 )
 from milon.contracts.accounts import load_account, load_supply
 from milon.contracts.apply import apply_block, select_transactions, verify_admissible
+from milon.contracts.duties import TrainDuty
 from milon.contracts.records import SUPPLY_KEY, OpenRound, account_key, open_round_key
 from milon.pol.claim import SegmentRecord
 from milon.pol.dispute import Answer, Choice, Pick
@@ -54,14 +55,14 @@ from tests.contracts.players import World, make_world, start_job
 INTEGERS = st.one_of(st.integers(0, 12), st.sampled_from([100, 10_000, 999_999, 1 << 40, 1 << 62, (1 << 63) - 1]))
 DIGESTS = st.integers(0, 3).map(lambda number: Digest(bytes(31) + bytes([number])))
 VERDICTS = st.sampled_from(Verdict)
-BLOCKS = 26  # of an honest job with a liar: from its submission to after its end
+BLOCKS = 45  # of a job with a liar, and one who vanishes and whose segments are handed out again: to after its end
 
 
 @cache
 def snapshots() -> tuple[World, JobId, tuple[tuple[dict[bytes, bytes], int], ...]]:
     """The ledger after every block of a job's life: places to start trouble from."""
-    world = make_world(p1={"lies": frozenset({2}), "is_lazy": True})
-    job = start_job(world)
+    world = make_world(p1={"lies": frozenset({2}), "is_lazy": True}, p3={"skips": (TrainDuty,)})
+    job = start_job(world, reassign_blocks=Count(6))
     places = []
     for _ in range(BLOCKS):
         places.append((dict(world.chain.table), world.chain.height))
@@ -106,7 +107,7 @@ def actions(job: JobId, claims: Sequence[ClaimId], accounts: Sequence[AccountId]
         st.builds(SubmitJob, terms.map(lambda changes: make_spec(**changes)), amount),
         st.builds(HoldJob, jobs, st.text(max_size=5)),
         st.builds(Enrol, jobs, count),
-        st.builds(Claim, jobs, rounds, count, DIGESTS, DIGESTS, DIGESTS, count),
+        st.builds(Claim, jobs, rounds, count, count, DIGESTS, DIGESTS, DIGESTS, count),
         st.builds(CommitAttestation, names, DIGESTS),
         st.builds(Attest, names, proofs, DIGESTS, DIGESTS),
         st.builds(Challenge, names, count, VERDICTS),
@@ -183,9 +184,10 @@ def test_whatever_is_sent_coins_are_conserved_and_refusals_change_nothing(data: 
     ),
     is_another_here=st.booleans(),
     ppm=st.sampled_from([0, 1, 400_000, 1_000_000]),
+    reassign_blocks=st.sampled_from([0, 8]),
 )
 def test_one_liar_and_one_absent_of_five_slash_nobody_honest(
-    liar: dict[str, object], is_another_here: bool, ppm: int
+    liar: dict[str, object], is_another_here: bool, ppm: int, reassign_blocks: int
 ) -> None:
     """A quorum of five equal validators is four: the two may stop a round, and nobody but the liar ever loses stake.
 
@@ -193,8 +195,9 @@ def test_one_liar_and_one_absent_of_five_slash_nobody_honest(
     """
     world = make_world(5, p0=liar, p3={"is_here": is_another_here})
     chain = world.chain
-    job = start_job(world, rounds=Count(1), audit_ppm=(Count(ppm),), trainers_min=Count(1))
-    for _ in range(60):
+    terms = {"audit_ppm": (Count(ppm),), "trainers_min": Count(1), "reassign_blocks": Count(reassign_blocks)}
+    job = start_job(world, rounds=Count(1), **terms)
+    for _ in range(75):
         world.step()
     assert all(chain.account(chain.keys[number]).slashed == 0 for number in (1, 2, 4))
     absent = chain.account(chain.keys[3]).slashed
