@@ -125,7 +125,7 @@ def show(
 ) -> None:
     """Show a job: its terms, its trainers, and what each round came to; or the report of one round's aggregation."""
     from .aggregators import describe_report
-    from .watch import describe_round
+    from .watch import describe_round, describe_taken_over
 
     with open_node(root) as client:
         found = client.find_job(job)
@@ -135,6 +135,9 @@ def show(
             print_json(report)
         else:
             print_lines(describe_report(report))
+            for closed in found["rounds"]:
+                if closed["round"] == round_number:
+                    print_lines(describe_taken_over(closed))
         return
     if as_json:
         print_json(found)

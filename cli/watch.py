@@ -23,11 +23,21 @@ def describe_round(closed: dict[str, Any]) -> Iterator[str]:
             f"round {closed['round']}  height {closed['height']}  accuracy {percent(outcome['accuracy'])}"
             f"  loss {decimal(outcome['loss'])}  accepted {len(outcome['accepted'])}"
         )
+    yield from describe_taken_over(closed)
     for trainer, reason in list_refusals(closed):
         yield f"  refused {trainer[:8]}: {reason}"
     for payment in closed["payments"]:
         if payment["reason"] == "slash":
             yield f"  slashed {payment['account'][:8]}: {payment['amount']}"
+
+
+def describe_taken_over(closed: dict[str, Any]) -> Iterator[str]:
+    """Who trained the segments that others were given and had not claimed in time, a line a claim."""
+    for claim in closed["claims"]:
+        if claim.get("continues"):
+            last = claim["first"] + claim["count"] - 1
+            which = f"segment {last}" if claim["count"] == 1 else f"segments {claim['first']} to {last}"
+            yield f"  {claim['trainer'][:8]} took over {which}, going on from its own work: {claim['status']}"
 
 
 def list_refusals(closed: dict[str, Any]) -> list[tuple[str, str]]:

@@ -123,9 +123,11 @@ def _explain(job: Json, closed: Json, payment: Json) -> Receipt:
     account, reason, amount = payment["account"], payment["reason"], payment["amount"]
     terms = job["terms"]
     if reason == "segments":
-        paid = (claim for claim in closed["claims"] if claim["trainer"] == account and _is_paid(job, closed, claim))
+        paid = [claim for claim in closed["claims"] if claim["trainer"] == account and _is_paid(job, closed, claim)]
         count = sum(claim["count"] for claim in paid)
-        return _receipt(payment, count, terms["segment_price"], "segments", _fee_of(closed, account))
+        taken = sum(claim["count"] for claim in paid if claim["continues"])
+        what = f"segments ({taken} taken over from who had not claimed them in time)" if taken else "segments"
+        return _receipt(payment, count, terms["segment_price"], what, _fee_of(closed, account))
     if reason == "replays":
         replays = _count_replays(closed, account)
         of = ", ".join(f"{count} of {trainer[:8]}'s" for trainer, count in replays)

@@ -16,6 +16,7 @@ from milon.base.signing import secret_key_from
 from milon.chain.transaction import SubmitJob
 from milon.client import submission
 from milon.pol.terms import JobSpec
+from milon_cli.watch import describe_taken_over
 from tests.api.fake_node import JOB, TERMS, digest_of, make_job
 from tests.api.serving import Served
 from tests.cli.conftest import Milon
@@ -77,6 +78,16 @@ def test_watching_ends_with_the_job(
     assert told.code == 0
     assert "accuracy 90.00 %" in told.out
     assert "finished" in told.out.splitlines()[-1]
+
+
+def test_what_was_taken_over_is_told_in_words() -> None:
+    own = {"trainer": "ab" * 32, "first": 0, "count": 2, "continues": None, "status": "accepted"}
+    one = {**own, "first": 6, "count": 1, "continues": "cd" * 32}
+    more = {**own, "first": 2, "count": 3, "continues": "cd" * 32, "status": "void: late"}
+    assert list(describe_taken_over({"claims": [own, one, more]})) == [
+        "  abababab took over segment 6, going on from its own work: accepted",
+        "  abababab took over segments 2 to 4, going on from its own work: void: late",
+    ]
 
 
 def test_a_job_that_does_not_fit_sends_nothing(

@@ -10,10 +10,12 @@ from milon.api.shapes import to_json
 from milon.base.errors import Reason, Rejected
 from milon.base.units import Amount, Count
 from milon.client.receipts import Explanation, explain_round
-from milon.contracts.duties import OpenDuty
+from milon.contracts.duties import OpenDuty, TrainDuty
 from milon.contracts.records import JobStatus
 from milon.pol.verdict import Verdict
 from tests.contracts.players import World, make_world, start_job
+
+TAKEN_OVER = {"reassign_blocks": Count(12)}
 
 
 def live(world: World, **terms: object) -> dict[str, Any]:
@@ -40,6 +42,8 @@ def live(world: World, **terms: object) -> dict[str, Any]:
         ({"p3": {"skips": (OpenDuty,)}}, {}),
         ({"p3": {"claims": 1}}, {"audit_ppm": (Count(250_000),), "segments_per_round": Count(20)}),
         ({}, {"audit_ppm": (Count(0),)}),
+        ({"p3": {"skips": (TrainDuty,)}}, TAKEN_OVER),
+        ({"p0": {"lies": frozenset({6})}, "p3": {"skips": (TrainDuty,)}}, TAKEN_OVER),
         ({}, {"segment_price": Amount(3)}),
     ],
 )
@@ -51,6 +55,15 @@ def test_every_amount_adds_up(behaviour: dict[str, Any], terms: dict[str, Any]) 
         assert len(found.receipts) == len(closed["payments"])
         assert all(receipt.because for receipt in found.receipts)
     assert sum(found.from_escrow for found in explained) == job["paid"] == explained[0].escrow_difference
+
+
+def test_what_was_taken_over_is_told_apart() -> None:
+    world = make_world(p3={"skips": (TrainDuty,)})
+    found = explain_round(live(world, **TAKEN_OVER), 0)
+    words = {entry.account: entry.because for entry in found.receipts if entry.reason == "segments"}
+    first, *_, third, _ = (key.account.hex() for key in world.chain.keys)
+    assert words[first].startswith("3 segments (1 taken over from who had not claimed them in time) x 100 = 300")
+    assert words[third].startswith("2 segments x 100 = 200")
 
 
 def test_who_is_not_paid_is_told_why() -> None:

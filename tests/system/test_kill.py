@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a round: the job goes on, at most one round is lost, and who comes back takes part again."""
+"""kill -9 in the middle of a round: others take its segments over, the job goes on, and who comes back is in again."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def assert_nothing_but_one_round_lost(found: Json, rounds: int) -> None:
     assert not [pay for closed in found["rounds"] for pay in closed["payments"] if pay["reason"] == "slash"]
 
 
+def assert_taken_over(found: Json, first: int, missing: str) -> None:
+    """In the first round from `first` on without a claim of `missing`, others trained its segments beside their own."""
+    closed = next(
+        closed for closed in found["rounds"][first:] if missing not in [claim["trainer"] for claim in closed["claims"]]
+    )
+    accepted = [claim for claim in closed["claims"] if claim["status"] == "accepted"]
+    segments = sorted(claim["first"] + place for claim in accepted for place in range(claim["count"]))
+    assert segments == list(range(found["terms"]["segments_per_round"])), f"round {closed['round']}: {closed['claims']}"
+    own = {claim["claim"]: claim["trainer"] for claim in accepted}
+    taken = [claim for claim in accepted if claim["continues"]]
+    assert taken and all(own[claim["continues"]] == claim["trainer"] for claim in taken)
+
+
 def assert_same_everywhere(network: Live, job: str, found: Json) -> None:
     """All nodes come to the job's end with the same model."""
 
@@ -51,7 +64,7 @@ def assert_same_everywhere(network: Live, job: str, found: Json) -> None:
 
 
 def test_kill_9_of_the_proposer(network: Live) -> None:
-    """Nobody touches anything until the job is finished by the other three."""
+    """Nobody touches anything until the job is finished by the other three, who take over the dead one's segments."""
     rounds = 5
     job = network.submit("--rounds", str(rounds), "--term", "trainers-min=3", *TERMS, node=0)
     network.wait_round(0, job, 1)
@@ -61,6 +74,7 @@ def test_kill_9_of_the_proposer(network: Live) -> None:
     witness = (victim + 1) % len(network.folders)
     found = network.wait_finished(witness, job)
     assert_nothing_but_one_round_lost(found, rounds)
+    assert_taken_over(found, before, network.accounts[victim])
     late = [claim for closed in found["rounds"][before + 1 :] for claim in closed["claims"]]
     assert late and network.accounts[victim] not in [claim["trainer"] for claim in late]
     network.up()
