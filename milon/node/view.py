@@ -33,7 +33,7 @@ class PeerView:
 class WorkView:
     """What this node's worker computes now."""
 
-    kind: str  # "train", "replay", "judge", "dispute" or "aggregate"
+    kind: str  # "train", "replay", "watch", "judge", "dispute" or "aggregate"
     job: JobId  # for which job
     round: Round  # in which round
     segment: int  # segments done so far
