@@ -25,8 +25,14 @@ from milon.state.ledger import Draft, Ledger
 
 
 def has_all_claims(ledger: Ledger | Draft, opened: OpenRound) -> bool:
-    """Whether no claim can come any more, however long one waits."""
-    return all(find_next(ledger, opened, entry.trainer) is None for entry in opened.assignments)
+    """Whether no claim can come any more, however long one waits.
+
+    Asked in every block: of many trainers' claims it looks only at those of whom something was handed to again.
+    """
+    if not opened.reassigned:
+        return len(opened.claimed) == len(opened.assignments)
+    takers = dict.fromkeys(entry.trainer for entry in opened.reassigned)
+    return all(find_next(ledger, opened, trainer) is None for trainer in takers)
 
 
 def list_missing(opened: OpenRound, claims: Sequence[ClaimRecord]) -> tuple[int, ...]:

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milon.base.ids import AccountId
-from milon.pol.assignment import RATIO_MAX, assign_segments, bound_capacities, compute_delivered_capacity
+from milon.pol.assignment import (
+    RATIO_MAX,
+    assign_segments,
+    bound_capacities,
+    compute_delivered_capacity,
+    reassign_segments,
+)
 
 CAPACITIES = st.lists(st.integers(1, 10_000), min_size=1, max_size=12)
 
@@ -85,3 +91,33 @@ def test_capacity_follows_what_was_delivered() -> None:
     assert compute_delivered_capacity(800, 16, 4) == 200
     assert compute_delivered_capacity(3, 16, 1) == 1
     assert compute_delivered_capacity(800, 16, 0) == 200
+
+
+def test_missing_segments_go_out_in_runs_of_consecutive_numbers() -> None:
+    shared = reassign_segments((2, 3, 6, 7, 8, 11), _trainers([2, 1]))
+    assert [(entry.trainer[0], int(entry.first), int(entry.count)) for entry in shared] == [
+        (0, 2, 2),
+        (0, 6, 2),
+        (1, 8, 1),
+        (1, 11, 1),
+    ]
+    assert reassign_segments((), _trainers([2, 1])) == reassign_segments((1, 2), []) == ()
+
+
+@given(
+    segments=st.integers(1, 60),
+    trainers=st.lists(st.tuples(st.integers(1, 50), st.sampled_from((0, 1, 2))), min_size=1, max_size=9),
+)
+def test_all_that_is_missing_goes_out_once_in_few_claims(segments: int, trainers: list[tuple[int, int]]) -> None:
+    """0: vanished; 1: claims one segment; 2: claims all. The second bound is what the price of a job counts on."""
+    kinds = {_account(number): kind for number, (_, kind) in enumerate(trainers)}
+    capacities = _trainers([capacity for capacity, _ in trainers])
+    assigned = assign_segments(segments, capacities)
+    claimed = {entry.trainer: (0, 1, int(entry.count))[kinds[entry.trainer]] for entry in assigned}
+    missing = [e.first + place for e in assigned for place in range(claimed[e.trainer], e.count)]
+    ready = [(entry.trainer, 1 + entry.trainer[0]) for entry in assigned if claimed[entry.trainer] == entry.count]
+    shared = reassign_segments(missing, ready)
+    if ready:
+        assert sorted(entry.first + place for entry in shared for place in range(entry.count)) == missing
+    claims = sum(count > 0 for count in claimed.values()) + len(shared)
+    assert claims < 2 * len(trainers) or not missing

@@ -72,6 +72,7 @@ def test_good_terms_pass_and_travel() -> None:
         ("committee_size", 33),
         ("trainers_target", 2),
         ("claim_blocks", 2),
+        ("reassign_blocks", 1_000_001),
         ("audit_ppm", ()),
         ("audit_ppm", (1_000_001,)),
         ("bond_min", 1 << 61),
