@@ -36,6 +36,7 @@ from milon.node.task_context import (
 )
 from milon.node.tasks import WITHHELD, with_withheld
 from milon.node.verify_levels import CERTIFIED, SAMPLE_SEGMENTS, Done, Level, Lie, VerifyReport, make_report
+from milon.node.verify_starts import supply_start
 from milon.p2p.transport import Channel, Transport
 from milon.pol.claim import SegmentRecord, SegmentRecords, verify_records
 from milon.pol.terms import JobSpec
@@ -162,9 +163,7 @@ class Verifier:
             segments_max = 0
         elif level is Level.SAMPLE and segments_max is None:
             segments_max = SAMPLE_SEGMENTS
-        accepted = [
-            [claim for claim in closed.claims if claim.status == "accepted"] for closed in answer.report.closed
-        ]
+        accepted = [[claim for claim in closed.claims if claim.status == "accepted"] for closed in answer.report.closed]
         total = sum(int(claim.count) for claims in accepted for claim in claims)
         self._wanted = total if segments_max is None else min(total, segments_max)
         proved = [CERTIFIED]
@@ -222,7 +221,8 @@ class Verifier:
             return
         self._say(f"round {closed.round}: replaying {count} of {claim.count} segments of {short(claim.trainer)}")
         records = await self._records(claim)
-        for place in sorted(self._chance.sample(range(len(records)), count)):
+        for drawn in sorted(self._chance.sample(range(len(records)), count)):
+            place = await supply_start(self._context, closed, spec, claim, records, drawn, self._patience_s)
             start = records[place - 1].state if place else claim.start
             item = ReplayItem(records[place].segment, start, records[place])
             replay = await self._replay(closed, spec, item)

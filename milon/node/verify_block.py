@@ -91,9 +91,7 @@ async def _verify_from_peers(
         return await _check(inquiry, visit.genesis, visit.key, visit.transport, blobs, place)
 
 
-async def _verify_from_folder(
-    inquiry: Inquiry, folder: Path, node: Path, genesis_hash: Digest | None
-) -> VerifyReport:
+async def _verify_from_folder(inquiry: Inquiry, folder: Path, node: Path, genesis_hash: Digest | None) -> VerifyReport:
     place, source = await _prepare(folder), NodeFolder(node)
     inquiry.say(f"reading {node}; no peer is asked")
     async with visiting_folder(source, genesis_hash) as (genesis, peer):
@@ -101,9 +99,7 @@ async def _verify_from_folder(
         return await _check(inquiry, genesis, generate_key(), peer, blobs, place)
 
 
-def verify_from_peers(
-    inquiry: Inquiry, folder: Path, bootstrap: Sequence[str], genesis_hash: Digest
-) -> VerifyReport:
+def verify_from_peers(inquiry: Inquiry, folder: Path, bootstrap: Sequence[str], genesis_hash: Digest) -> VerifyReport:
     """Check a block from nothing but bootstrap addresses and the genesis hash.
 
     `folder` keeps what was fetched. Raises `Rejected` where the block itself cannot be had or proved: nobody answers,
@@ -112,9 +108,7 @@ def verify_from_peers(
     return trio.run(_verify_from_peers, inquiry, folder, bootstrap, genesis_hash)
 
 
-def verify_from_folder(
-    inquiry: Inquiry, folder: Path, node: Path, genesis_hash: Digest | None = None
-) -> VerifyReport:
+def verify_from_folder(inquiry: Inquiry, folder: Path, node: Path, genesis_hash: Digest | None = None) -> VerifyReport:
     """Check a block of the chain in a node's folder, whether or not the node runs; nothing there is written to.
 
     The genesis in that folder is trusted, unless a hash says which it must be. Raises as `verify_from_peers` does.

@@ -272,6 +272,37 @@ async def test_what_is_missing_leaves_it_undecided() -> None:
     assert report.claim == ""
 
 
+class Sparse(Blobs):
+    """Where a trainer kept few of its states; what the verifier makes itself is there."""
+
+    async def put_file(self, path: Path) -> Digest:
+        blob = await super().put_file(path)
+        self.missing.discard(blob)
+        return blob
+
+
+async def test_states_that_were_not_kept_are_made_again() -> None:
+    blobs = Sparse(FOLDER)
+    blobs.missing.update(record.state for records in trained(FOLDER) for record in records[:-1])
+    report = await verify(block_of(trained(FOLDER), outcome(FOLDER)), blobs, level=Level.SEGMENTS)
+    assert (report.verdict, report.segments_replayed) == ("valid", 6)
+
+
+async def test_a_lie_on_the_way_to_a_segment_is_found() -> None:
+    honest = trained(FOLDER)
+    other = replace(honest[0][0], trace=honest[1][0].trace)
+    blobs = Sparse(FOLDER)
+    blobs.missing.update(record.state for record in honest[0][:-1])
+    found = []
+    for segments_max in range(1, 4):
+        claimed = ((other, *honest[0][1:]), honest[1])
+        report = await verify(
+            block_of(claimed, outcome(FOLDER)), blobs, level=Level.SEGMENTS, segments_max=segments_max
+        )
+        found.append((report.verdict, report.segment))
+    assert ("invalid", 0) in found and {verdict for verdict, _ in found} <= {"valid", "invalid"}
+
+
 async def test_a_full_disk_is_no_verdict() -> None:
     class Full(Blobs):
         async def ensure(self, blob: Digest, size_max_bytes: int, timeout_s: float) -> Path:
