@@ -254,7 +254,8 @@ def _round_duties(
     ledger: Ledger, role: Role, job: JobId, record: Job, opened: OpenRound, seed: Digest
 ) -> Iterator[Duty]:
     is_validator = power_of(load_validators(ledger), role.account) > 0
-    following = find_next(ledger, opened, role.account) if opened.phase is Phase.TRAIN else None
+    is_training = opened.phase is Phase.TRAIN and not opened.is_weighed
+    following = find_next(ledger, opened, role.account) if is_training else None
     if following is not None:
         assignment, earlier = following
         start = earlier.final_state if earlier else record.state
