@@ -71,10 +71,10 @@ class Learner:
     async def _forget_closed(self, still_open: OpenRounds) -> None:
         while self._running.keys() - self._asked:
             await trio.sleep(LEAVE_S)  # the worker may still be writing for them
-        if self._context.checkpoints is not None:
-            await contain("forgetting states", partial(self._context.checkpoints.retain, still_open))
         forget = partial(trio.to_thread.run_sync, forget_closed_rounds, self._context.folder, still_open)
         try:
+            if self._context.checkpoints is not None:
+                await contain("forgetting states", partial(self._context.checkpoints.retain, still_open))
             await contain("tidying up", forget)
         except Rejected as error:
             _LOG.warning("%s", error)

@@ -36,6 +36,8 @@ OWN_ROUND_MAX_BYTES = 4 << 20  # records and traces of 4,096 segments, and the j
 _KINDS = "round|segments|attestation|watched"
 _NAME = re.compile(rf"(?P<job>[0-9a-f]{{64}})-(?P<round>[0-9]{{1,18}})(?:-[0-9a-f]+)?\.(?:{_KINDS})")
 
+_SCRATCH = re.compile(r"(?:[a-z]+-)?[0-9a-f]{16}")  # of aggregations, and of states that were made again
+
 
 @wire("own-round/2")
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,15 @@ def forget_closed_rounds(folder: Path, still_open: OpenRounds) -> int:
                 path.unlink(missing_ok=True)
             count += 1
     return count
+
+
+def forget_leftovers(folder: Path) -> int:
+    """Remove the scratch folders of a node that was killed, before this one makes its own; how many there were."""
+    with refusing_os_errors(f"cannot tidy up {folder}"):
+        found = [path for path in folder.iterdir() if _SCRATCH.fullmatch(path.name)] if folder.is_dir() else []
+        for path in found:
+            shutil.rmtree(path)
+    return len(found)
 
 
 def _job_of(match: re.Match[str]) -> JobId:

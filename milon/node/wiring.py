@@ -31,7 +31,7 @@ from milon.node.keys import load_key
 from milon.node.light import visiting
 from milon.node.moving import require_here, require_votes
 from milon.node.node import Node, Parts
-from milon.node.own_rounds import list_own_rounds
+from milon.node.own_rounds import forget_leftovers, list_own_rounds
 from milon.node.runner import Runner, read_clock_ms
 from milon.node.shelf import Shelf
 from milon.node.state_sync import StateSync
@@ -168,6 +168,7 @@ async def _serve(folder: NodeFolder, config: Config, server: ApiServer) -> None:
     genesis = await _obtain_genesis(folder, config, network_key.seed)
     settings = transport_settings(config, genesis, network_key.seed)
     transport = LibP2PTransport(settings)
+    await trio.to_thread.run_sync(forget_leftovers, folder.work)
     async with AsyncExitStack() as stack:
         vote_log = stack.enter_context(closing(VoteLog(folder.votes)))  # before the chain: see `require_votes`
         store = stack.enter_context(closing(LmdbStore(folder.chain, free_bytes_min=config.disk_free_bytes_min)))

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milon.base.errors import Reason, Rejected
@@ -16,6 +16,7 @@ from milon.node.config import (
     Config,
     format_config,
     load_config,
+    parse_bytes,
     parse_config,
     save_config,
     verify_multiaddress,
@@ -39,6 +40,7 @@ def test_settings_survive_a_round_trip(tmp_path: Path) -> None:
     assert parse_config("") == Config()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(st.characters(codec="utf-8"), max_size=64))
 def test_any_text_survives(text: str) -> None:
     assert tomllib.loads(format_config(Config(adversary=text)))["adversary"] == text
@@ -95,3 +97,17 @@ def test_a_folder_without_settings_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Rejected) as refusal:
         load_config(NodeFolder(tmp_path))
     assert "milon init" in refusal.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("1048576", 1 << 20), ("500MB", 500_000_000), ("8GiB", 8 << 30), (" 2 KiB ", 2_048)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert parse_bytes("--checkpoint-budget", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1.5GiB", "8 gib", "1e9", "9" * 30])
+def test_what_is_no_size_is_named(text: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse_bytes("--checkpoint-budget", text)
+    assert refused.value.reason is Reason.MALFORMED and "--checkpoint-budget" in refused.value.detail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,15 @@ import pytest
 from milon.base.errors import Reason, Rejected
 from milon.base.ids import AccountId, Digest, JobId
 from milon.base.units import Count, Round
+from milon.contracts.claims_records import ClaimStatus, claim_key
 from milon.contracts.duties import TrainDuty
 from milon.node.own_rounds import (
     OpenRounds,
     OwnRound,
+    find_open_rounds,
     find_own_round,
     forget_closed_rounds,
+    forget_leftovers,
     keep_own_round,
     list_own_rounds,
     load_own_round,
@@ -23,6 +27,8 @@ from milon.node.own_rounds import (
 )
 from milon.pol.assignment import Assignment
 from milon.pol.claim import SegmentRecord
+from milon.state.ledger import Draft
+from tests.contracts.players import make_world, reach_claims, start_job
 from tests.gpu.small_job import SEED, prepare_small
 
 JOB, OTHER, GONE = (JobId(Digest(bytes([number]) * 32)) for number in (1, 2, 3))
@@ -92,3 +98,34 @@ def test_what_is_kept_of_closed_rounds_goes(tmp_path: Path) -> None:
         )
     }
     assert strangers <= left and count == 3 * 6
+
+
+def test_what_a_killed_node_was_writing_goes_when_it_starts(tmp_path: Path) -> None:
+    keep_own_round(tmp_path, make_own(make_duty()))
+    segments_folder(tmp_path, make_duty()).mkdir()
+    before = set(tmp_path.iterdir())
+    for name in ("ab" * 8, f"again-{'cd' * 8}", f"starts-{'ef' * 8}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state").write_bytes(b"x")
+    assert forget_leftovers(tmp_path) == 3 and set(tmp_path.iterdir()) == before
+    assert forget_leftovers(tmp_path / "none") == 0
+
+
+def test_the_ledger_says_which_rounds_are_open() -> None:
+    world = make_world()
+    job = start_job(world, rounds=Count(2))
+    claims = reach_claims(world, job, ClaimStatus.SAMPLING, count=1)
+    ledger, trainer = world.chain.ledger, claims[0].trainer
+    found = find_open_rounds(ledger, trainer)
+    assert found == OpenRounds({job: 0}, frozenset())
+    assert not found.is_over(job, 0) and found.is_over(OTHER, 0)
+    draft = Draft(ledger)
+    draft.store(claim_key(claims[0].claim), replace(claims[0], status=ClaimStatus.REFUTED))
+    refuted = draft.commit()
+    assert find_open_rounds(refuted, trainer).ended == {claims[0].final_state}
+    assert find_open_rounds(refuted, AccountId(b"\x08" * 32)).ended == frozenset()
+    world.run(job, lambda record: record.next_round == 1)
+    found = find_open_rounds(world.chain.ledger, trainer)
+    assert found.is_over(job, 0) and not found.is_over(job, 1)
+    world.finish(job)
+    assert find_open_rounds(world.chain.ledger, trainer).is_over(job, 1)
