@@ -69,9 +69,9 @@ def make_test_genesis(count: int, parameters: Parameters) -> tuple[Genesis, tupl
 
 @asynccontextmanager
 async def running_network(
-    folder: Path, count: int, adversaries: Mapping[int, str], parameters: Parameters
+    folder: Path, count: int, adversaries: Mapping[int, str], parameters: Parameters, watcher: int | None = None
 ) -> AsyncIterator[Network]:
-    """`count` nodes that share one worker process; ended when the block ends."""
+    """`count` nodes that share one worker process; ended when the block ends. One of them may watch all claims."""
     genesis, keys, submitter = make_test_genesis(count, parameters)
     network = MemoryNetwork(seed=1)
     worker = Worker(1, "cpu", folder / "worker.log")
@@ -81,7 +81,8 @@ async def running_network(
         for index, key in enumerate(keys):
             place = NodeFolder(folder / f"node-{index}")
             place.make()
-            config = Config(adversary=adversaries.get(index, ""), bootstrap=first_address)
+            watch_ppm = 1_000_000 if index == watcher else 0
+            config = Config(adversary=adversaries.get(index, ""), bootstrap=first_address, watch_ppm=watch_ppm)
             settings = transport_settings(config, genesis, secret_key_from(f"host {index}").seed)
             transport = network.join(f"node{index}", settings)
             store = MemoryStore()
