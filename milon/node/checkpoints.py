@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import trio
@@ -27,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 AGAIN_SHARE = 4  # of the budget, a quarter is for states made again, where not all fit
 AGAIN_STATES_MIN = 2  # however small the budget is: one being fetched while the next is made
 IDLE_S = 5.0  # a state made again stays so long after it was last asked for: who waits asks every three seconds
+LINE_BYTES_PER_S = 8 << 20  # of the slowest line that a state made again is sure to pass at once; see `_Stay`
+FETCHED_S = 30.0  # besides, for the first chunk to be asked for
 WANTED_MAX = 64  # waiting at once: as many as a large committee asks for
 WANTED_PER_PEER = 4  # of them: a verifier fetches one at a time, and may judge a challenge beside it
 TWICE = 2  # a peer may have each of a claim's segments trained again about twice: it may lose what it fetched
@@ -49,6 +52,20 @@ class Recipe:
 class _Wish:
     asker: PeerId  # who asked first
     settled: trio.Event = field(default_factory=trio.Event)  # it was made, or will not be
+
+
+@dataclass(slots=True)
+class _Stay:
+    """A state made again. Asking for it without end does not keep others' states from being made."""
+
+    asked_s: float  # when it was last asked for, by trio's clock
+    until_s: float = inf  # asking later counts no more; set when it is asked for the first time
+
+    def touch(self, size_bytes: int) -> None:
+        """Somebody asks."""
+        now = trio.current_time()
+        self.until_s = min(self.until_s, now + FETCHED_S + size_bytes / LINE_BYTES_PER_S)
+        self.asked_s = min(now, self.until_s)
 
 
 def choose_spacing(count: int, state_bytes: int, left_bytes: int, budget_bytes: int) -> int:
@@ -74,7 +91,7 @@ class Checkpoints:
         self._owns: dict[_Training, OwnRound] = {}
         self._known: dict[Digest, tuple[_Training, int]] = {}  # a state, and the place of its record
         self._wanted: OrderedDict[Digest, _Wish] = OrderedDict()  # the first is made, or comes next
-        self._made: OrderedDict[Digest, float] = OrderedDict()  # here again, and when last asked for; longest ago first
+        self._made: dict[Digest, _Stay] = {}  # here again
         self._spent: OrderedDict[tuple[PeerId, _Training], int] = OrderedDict()  # segments trained again for a peer
         self._called = trio.Event()
         for own in owns:
@@ -105,7 +122,7 @@ class Checkpoints:
         for place, record in enumerate(own.records):
             self._known[record.state] = (name, place)
             if not own.stays(place) and self._store.has(record.state):
-                self._made.setdefault(record.state, -IDLE_S)  # from before a restart
+                self._made.setdefault(record.state, _Stay(-IDLE_S))  # from before a restart
 
     async def retain(self, still_open: OpenRounds) -> None:
         """Forget the claims that nobody may ask about any more, and the states that were made again for them."""
@@ -139,7 +156,8 @@ class Checkpoints:
             await wish.settled.wait()
 
     def note(self, peer: PeerId, blob_id: Digest) -> None:
-        """A peer asks. Raises `Rejected(NOT_NOW)` for a state that is being made again, for it or for others."""
+        """A peer asks. Raises `Rejected(NOT_NOW)` for a state that is made again, for it or for others, or will be once
+        fewer wait: told nothing, a verifier would call it withheld."""
         if blob_id not in self._known:
             return
         self._touch(blob_id)
@@ -150,19 +168,24 @@ class Checkpoints:
 
     def _touch(self, state: Digest) -> None:
         if state in self._made:
-            self._made[state] = trio.current_time()
-            self._made.move_to_end(state)
+            self._made[state].touch(self._size(state))
 
     def _grant(self, peer: PeerId, state: Digest) -> bool:
-        """Put a state among those to be made, where the peer may still ask for that."""
-        recipe = self.plan(state)
-        key, cost = (peer, self._known[state][0]), recipe.place - recipe.near
-        spent = self._spent.get(key, 0) + cost
-        waiting = sum(wish.asker == peer for wish in self._wanted.values())
-        if len(self._wanted) >= WANTED_MAX or waiting >= WANTED_PER_PEER or spent > TWICE * len(recipe.own.records):
-            _LOG.warning("state %s is not computed again for %s: it has asked for much", state.hex()[:8], peer)
+        """Whether the peer may still ask for a state; if so it is put among those to be made, as soon as there is a
+        place."""
+        name = self._known[state][0]
+        left = TWICE * len(self._owns[name].records) - self._spent.get((peer, name), 0)
+        if left <= 0:
             return False
-        self._spent[key] = spent
+        waiting = sum(wish.asker == peer for wish in self._wanted.values())
+        if len(self._wanted) >= WANTED_MAX or waiting >= WANTED_PER_PEER:
+            return True
+        recipe = self.plan(state)
+        cost = recipe.place - recipe.near
+        if cost > left:
+            _LOG.info("state %s is not computed again for %s: it has asked for much", state.hex()[:8], peer)
+            return False
+        self._spent[peer, name] = self._spent.get((peer, name), 0) + cost
         while len(self._spent) > PEERS_REMEMBERED_MAX:
             self._spent.popitem(last=False)
         self._want(state, peer)
@@ -184,6 +207,15 @@ class Checkpoints:
         return path
 
     # Making.
+
+    def _again_bytes(self, state_bytes: int) -> int:
+        return max(self._budget_bytes // AGAIN_SHARE, AGAIN_STATES_MIN * state_bytes)
+
+    def spread(self, count: int, state_bytes: int) -> int:
+        """Every how many of `count` states that are trained again one stays meanwhile, so that no more of them lie on
+        the disk than may stay; 0: all of them."""
+        room = self._again_bytes(state_bytes) // max(state_bytes, 1)
+        return 0 if count <= room else -(-count // (room - 1))
 
     async def next_wanted(self) -> Digest:
         """Waits for a state that somebody wants."""
@@ -218,16 +250,15 @@ class Checkpoints:
             return
         await trio.to_thread.run_sync(self._store.put_file, Path(file.path), True)
         if file.blob in self._known:
-            self._made[file.blob] = trio.current_time()
+            self._made[file.blob] = _Stay(trio.current_time())
         else:  # its round was closed in the meantime
             await trio.to_thread.run_sync(self._store.remove, file.blob)
 
     async def _make_room(self, size: int) -> bool:
         """Whether so many bytes fit beside the states made again, once the longest unused ones are gone."""
-        most = max(self._budget_bytes // AGAIN_SHARE, AGAIN_STATES_MIN * size)
-        while sum(map(self._size, self._made)) + size > most:
-            oldest, asked = next(iter(self._made.items()))
-            if trio.current_time() < asked + IDLE_S:
+        while sum(map(self._size, self._made)) + size > self._again_bytes(size):
+            oldest = min(self._made, key=lambda state: self._made[state].asked_s)
+            if trio.current_time() < self._made[oldest].asked_s + IDLE_S:
                 return False
             del self._made[oldest]
             await trio.to_thread.run_sync(self._store.remove, oldest)

@@ -10,7 +10,7 @@ from milon.base.ids import Digest
 from milon.base.units import Count
 from milon.node.checkpoints import Checkpoints, Recipe
 from milon.node.supervisor import contain
-from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job, scratch
+from milon.node.task_context import TaskContext, as_result, fetch_files, fetch_job, scratch, size_of_state
 from milon.pol.work import SegmentsTrained, TrainSegments
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ async def _make(context: TaskContext, checkpoints: Checkpoints, state: Digest) -
     start = records[recipe.near].state if recipe.near >= 0 else duty.state
     files = await fetch_job(context, duty.spec)
     files += await fetch_files(context, [start], int(context.parameters.data_bytes_max))
+    count, size = recipe.place - recipe.near, await size_of_state(context, start)
     async with scratch(context.folder / f"again-{state.hex()[:16]}") as folder:
         request = TrainSegments(
             spec=duty.spec,
@@ -45,9 +46,10 @@ async def _make(context: TaskContext, checkpoints: Checkpoints, state: Digest) -
             seed=duty.seed,
             round=Count(duty.round),
             first=Count(duty.assignment.first + recipe.near + 1),
-            count=Count(recipe.place - recipe.near),
+            count=Count(count),
             folder=str(folder),
             tamper="",
+            keep_every=Count(checkpoints.spread(count, size)),
         )
         with context.board.showing(KIND, duty.job, duty.round, int(request.count), None) as on_progress:
             trained = as_result(SegmentsTrained, await context.work(request, PRIORITY, on_progress))

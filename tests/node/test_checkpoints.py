@@ -189,9 +189,6 @@ async def test_only_some_stay_and_those_unused_longest_go_first(autojump_clock: 
 
 async def test_a_peer_gets_no_more_than_its_share_of_work(autojump_clock: trio.testing.MockClock) -> None:
     trainer = Trainer(keep_every=6)
-    promised = [trainer.is_promised(place) for place in range(5)]
-    assert promised.count(True) == WANTED_PER_PEER, "so many wait at once"
-    trainer = Trainer(keep_every=6)
     spent = 0
     async with trainer.making():
         while trainer.is_promised(4):
@@ -201,6 +198,67 @@ async def test_a_peer_gets_no_more_than_its_share_of_work(autojump_clock: trio.t
                 trainer.store.remove(states()[place])
         assert 0 < spent <= TWICE * SEGMENTS
         assert trainer.is_promised(4, OTHER), "others are served"
+
+
+async def test_who_must_wait_for_a_place_is_told_to_ask_again() -> None:
+    """Told nothing, an honest verifier would call the state withheld."""
+    trainer = Trainer(keep_every=6)
+    assert all(trainer.is_promised(place) for place in range(5))
+    async with trainer.making():
+        await trainer.wait(0)
+        for place in range(1, WANTED_PER_PEER):
+            await trainer.wait(place)
+    assert len(trainer.asked) == WANTED_PER_PEER < 5, "so many of one peer wait at once"
+
+
+async def test_asking_without_end_keeps_nobody_elses_state_from_being_made(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    trainer = Trainer(keep_every=6)
+
+    async def ask_without_end() -> None:
+        while True:
+            for state in states()[:-1]:
+                if trainer.store.has(state):
+                    trainer.checkpoints.note(ONE, state)
+            await trio.sleep(1.0)
+
+    async with trainer.making(), trio.open_nursery() as nursery:
+        assert trainer.is_promised(1)
+        await trainer.wait(1)
+        assert trainer.places_here() == [0, 1, 5], "all the room there is"
+        nursery.start_soon(ask_without_end)
+        assert trainer.is_promised(4, OTHER)
+        await trainer.wait(4)
+        assert 4 in trainer.places_here() and len(trainer.places_here()) <= 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_on_the_way_no_more_states_lie_on_the_disk_than_may_stay() -> None:
+    trainer, most = Trainer(keep_every=6), 0
+
+    async def work(request: Request, priority: int, on_progress: Callable[[Progress], None]) -> Result:
+        assert isinstance(request, TrainSegments)
+
+        def count(progress: Progress) -> None:
+            nonlocal most
+            most = max(most, sum(len(path.name) == 64 for path in Path(request.folder).iterdir()))
+
+        return train(request, LIBRARY, count)
+
+    trainer.work = work  # type: ignore[method-assign]  # this worker counts
+    async with trainer.making():
+        assert trainer.is_promised(4)
+        await trainer.wait(4)
+    assert 4 in trainer.places_here() and most <= 2
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 64])
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64])
+def test_the_spread_of_states_made_on_the_way(count: int, room: int, tmp_path: Path) -> None:
+    k = Checkpoints(LocalBlobs(tmp_path).store, 4 * 100 * room).spread(count, 100)
+    fit = max(room, 2)
+    assert k == 0 if count <= fit else -(-count // k) <= fit - 1, "beside the newest"
 
 
 async def test_a_closed_round_is_nobodys_business(autojump_clock: trio.testing.MockClock) -> None:
