@@ -74,6 +74,7 @@ def _print(made: JobQuote) -> None:
     print_pairs(
         [
             ("price", f"at most {found.price_max}: {found.segments_max} for segments, {found.replays_max} for replays"),
+            ("expected", f"{found.price_expected}, by the replays that are drawn on average; the rest goes back"),
             ("replays", f"{replays:.6g} of one trainer's {found.segments} segments, by {made.committee_size} members"),
             ("one segment", one),
             ("bond", f"{bond} (a slash takes {made.slash_ppm / 10_000:.0f} %)"),

@@ -34,7 +34,8 @@ class Detection:
 class Quote:
     """What a submitter should know of its terms before it locks a reward."""
 
-    price_max: Amount  # every segment accepted and every replay paid: the least reward
+    price_max: Amount  # every segment accepted and every replay paid that chance may ask for: the least reward
+    price_expected: Amount  # the same with the replays that are drawn on average, rounded up; the rest goes back
     segments_max: Amount  # of it, for segments
     replays_max: Amount  # of it, for replays
     segments: Count  # of one trainer in a round, where all share evenly
@@ -146,6 +147,7 @@ def compute_quote(terms: JobTerms, slash_ppm: int) -> Quote:
     is_enough = terms.bond_min >= bond and (bond > 0 or audit == 1)
     return Quote(
         price_max=Amount(price),
+        price_expected=Amount(paid + _compute_replays_expected(terms)),
         segments_max=Amount(paid),
         replays_max=Amount(price - paid),
         segments=Count(segments),
@@ -155,6 +157,12 @@ def compute_quote(terms: JobTerms, slash_ppm: int) -> Quote:
         bond=Amount(bond),
         is_bond_enough=is_enough,
     )
+
+
+def _compute_replays_expected(terms: JobTerms) -> int:
+    """What the replays of all rounds cost on average, rounded up."""
+    ppm = sum(audit_ppm_of(terms, number) for number in range(terms.rounds))
+    return -(-terms.segments_per_round * ppm * terms.committee_size * terms.replay_price // PARTS_PER_MILLION)
 
 
 def _to_ppm(chance: Fraction) -> int:

@@ -111,6 +111,8 @@ def test_a_quote_adds_up() -> None:
     assert quote.price_max == compute_cost_max(terms) == quote.segments_max + quote.replays_max
     assert quote.segments == terms.segments_per_round // terms.trainers_target
     assert quote.replays_ppm == quote.segments * 250_000 * terms.committee_size, "in the least audited round"
+    mean = int(quote.segments_max) + 8 * 1_250_000 * terms.committee_size * int(terms.replay_price) // 1_000_000
+    assert quote.price_expected == mean < quote.price_max, "round 0 replays all of its 8 segments, round 1 a quarter"
     shares = [int(entry.false_ppm) for entry in quote.detections]
     assert shares == [10_000, 100_000, 250_000, 500_000]
     assert [entry.chance_ppm for entry in quote.detections] == sorted(entry.chance_ppm for entry in quote.detections)
