@@ -103,7 +103,7 @@ async def _look(context: TaskContext, duty: WatchDuty, place: int) -> SegmentRep
 async def _replay_one(context: TaskContext, duty: WatchDuty, place: int) -> SegmentReplayed | None:
     claim = duty.claim
     job_files = await fetch_job(context, duty.spec)
-    patience_s = recomputing_s(duty.spec, context.parameters)
+    patience_s = recomputing_s(duty.spec, context.parameters) / TRIES  # all tries: as a committee
     found = await fetch_starts(context, claim, duty.state, (place,), patience_s)
     if found is None or isinstance(found, SegmentReplayed):
         return found

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import trio
 
+from milon.base.errors import Reason
 from milon.base.ids import ClaimId, Digest
 from milon.base.signing import secret_key_from
 from milon.base.units import Count
@@ -15,12 +17,14 @@ from milon.contracts.claims_records import ClaimRecord, ClaimStatus
 from milon.contracts.duties import WatchDuty
 from milon.gpu.attacks_steps import BIT_FLIP
 from milon.node.own_rounds import OpenRounds, forget_closed_rounds
-from milon.node.task_context import TaskContext
+from milon.node.task_context import EVIDENCE_FETCH_S, TaskContext, recomputing_s
 from milon.node.tasks import perform
-from milon.node.watch import PRIORITY, draw_watched
+from milon.node.watch import PRIORITY, TRIES, draw_watched
+from milon.p2p.blobs import BeingMade
 from milon.pol.verdict import Verdict
 from milon.pol.work import ReplaySegments, Request
 from tests.gpu.small_job import SEED
+from tests.node.local_blobs import LocalBlobs
 from tests.node.test_dispute_tasks import SPEC, Scene
 from tests.node.test_tasks import make_verifier
 
@@ -82,6 +86,32 @@ async def test_what_is_withheld_is_asked_for_again_before_it_is_challenged(
     found = await perform(node, duty_of(claim))
     assert found == Challenge(claim.claim, Count(0), Verdict.UNAVAILABLE) and not asked
     assert trio.current_time() - began >= 14, "the pauses"
+
+
+class PutOff(LocalBlobs):
+    """Somebody says of all that is missing that it is being computed again, for ever."""
+
+    async def ensure(self, blob: Digest, size_max_bytes: int, timeout_s: float) -> Path:
+        if not self.store.has(blob):
+            await trio.sleep(timeout_s)
+            raise BeingMade(Reason.UNAVAILABLE, "it is computed again")
+        return await super().ensure(blob, size_max_bytes, timeout_s)
+
+
+async def test_who_is_put_off_for_ever_waits_about_as_long_as_a_committee(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    scene, claim = honest()
+    node, asked = make_watcher()
+    blobs = PutOff(node.folder / "blobs")
+    blobs.store.put_bytes(scene.blobs[claim.records])
+    terms = replace(SPEC.terms, attest_blocks=Count(1_000))
+    duty = replace(duty_of(claim), spec=replace(SPEC, terms=terms))
+    began = trio.current_time()
+    found = await perform(replace(node, blobs=blobs), duty)
+    assert found == Challenge(claim.claim, Count(1), Verdict.UNAVAILABLE) and len(asked) == 1
+    waited_s, patience_s = trio.current_time() - began, recomputing_s(duty.spec, node.parameters)
+    assert patience_s <= waited_s <= patience_s + TRIES * (EVIDENCE_FETCH_S + 4)
 
 
 async def test_everything_else_goes_first() -> None:
