@@ -49,7 +49,6 @@ def join(
 
     With --json it first prints the node's folder, account and peer id.
     """
-    from milon.node.config import parse_bytes
     from milon.node.folder import NodeFolder
 
     folder = NodeFolder(root)
@@ -65,15 +64,19 @@ def join(
         "api_port": api_port,
         "mode": mode,
         "watch_ppm": None if watch is None else round(watch * 1_000_000),
-        "checkpoint_bytes_max": (
-            None if checkpoint_budget is None else parse_bytes("--checkpoint-budget", checkpoint_budget)
-        ),
+        "checkpoint_bytes_max": _read_size("--checkpoint-budget", checkpoint_budget),
         "trusted_hash": trusted_hash.lower() or None,
     }
     config = _settle(folder, given, genesis)
     if as_json:
         print_json(describe_folder(folder))
     raise typer.Exit(_run(folder, config))
+
+
+def _read_size(name: str, text: str | None) -> int | None:
+    from milon.node.config import parse_bytes
+
+    return None if text is None else parse_bytes(name, text)
 
 
 def _settle(folder: NodeFolder, given: dict[str, Any], genesis: Path | None) -> Config:

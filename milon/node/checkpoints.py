@@ -106,7 +106,7 @@ class Checkpoints:
         k = choose_spacing(count, state_bytes, self._budget_bytes - used, self._budget_bytes)
         if k > 1:
             _LOG.warning(
-                "%d states of %d bytes do not fit into the checkpoint budget: every %dth stays, and the last one",
+                "%d states of %d bytes do not fit into the checkpoint budget: one in %d stays, and the last one",
                 *(count, state_bytes, k),
             )
         return k
