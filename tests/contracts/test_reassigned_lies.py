@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from milon.base.ids import JobId
 from milon.base.signing import SecretKey
 from milon.base.units import Count
-from milon.chain.transaction import Challenge
+from milon.chain.transaction import Action, Challenge, Judge
 from milon.contracts.claims_records import ClaimStatus
 from milon.contracts.duties import (
     AggregateDuty,
+    JudgeDuty,
     OpenDuty,
     TrainDuty,
+    compute_duties,
 )
 from milon.contracts.records import Phase
 from milon.pol.verdict import Verdict
@@ -123,3 +127,54 @@ def test_who_is_waited_for_ends_with_its_first_claim() -> None:
     (closed,) = world.finish(job)
     assert world.chain.height < deadline - 20
     assert parts(world, closed.claims) == [(0, 0, 2), (1, 2, 2), (1, 7, 1), (2, 4, 2)]
+
+
+def judge_false(world: World, job: JobId) -> list[tuple[SecretKey, Action]]:
+    """All validators' word on player 0's first claim."""
+    claim = claims_of(world, job, 0)[0]
+    return [(key, Judge(claim.claim, Count(0), Verdict.FALSE)) for key in world.chain.keys]
+
+
+def test_a_challenge_of_the_second_claim_is_settled_though_the_first_has_fallen() -> None:
+    """From the state that it starts from the second claim is true: who says otherwise pays; the liar gains nothing."""
+    world, _, job = at_both_claimed(0, judge_blocks=Count(20))
+    for player in world.players.values():
+        player.skips += (JudgeDuty,)
+    wrong = world.chain.keys[1]
+    taken = claims_of(world, job, 0)[1]
+    assert world.chain.do((wrong, Challenge(taken.claim, taken.first, Verdict.FALSE))) == ("",)
+    assert world.chain.do(*judge_false(world, job))[:3] == ("", "", "")
+    assert [claim.status for claim in claims_of(world, job, 0)] == [ClaimStatus.REFUTED, ClaimStatus.SUSPENDED]
+    world.step()
+    assert claims_of(world, job, 0)[1].status is ClaimStatus.SUSPENDED
+    for player in world.players.values():
+        player.skips = tuple(kind for kind in player.skips if kind is not JudgeDuty)
+    (closed,) = world.finish(job)
+    own, taken_over = (claim for claim in closed.claims if number_of(world, claim.trainer) == 0)
+    assert own.status.startswith("refuted")
+    assert taken_over.status == "void: another claim of this trainer in the round was refuted"
+    assert [paid(closed, key) for key in world.chain.keys] == [0, 300, 200, 0]
+    assert world.chain.account(wrong).slashed > 0
+
+
+@pytest.mark.parametrize("is_claim_first", [True, False])
+def test_a_second_claim_in_the_block_that_refutes_the_first_counts_for_nothing(is_claim_first: bool) -> None:
+    world, watcher = make_open_world(p0={"lies": frozenset({0})}, p3={"skips": (TrainDuty,)})
+    job = start_job(world, **{**ONE_ROUND, "audit_ppm": NO_AUDIT, "challenge_blocks": Count(15)})
+    until(world, lambda: job_runs(world, job) and len(claims_of(world, job, 0)) == 1)
+    liar = player_of(world, 0)
+    liar.skips = (TrainDuty,)
+    reach_reassigned(world, job)
+    assert world.chain.do((watcher, Challenge(claims_of(world, job, 0)[0].claim, Count(0), Verdict.FALSE))) == ("",)
+    (duty,) = (duty for duty in compute_duties(world.chain.ledger, liar.role) if isinstance(duty, TrainDuty))
+    claim = world.perform(liar, duty)
+    assert claim is not None
+    words = judge_false(world, job)[1:]
+    asked = [(liar.key, claim), *words] if is_claim_first else [*words, (liar.key, claim)]
+    problems = world.chain.do(*asked)
+    assert [bool(problem) for problem in problems] == ([False] * 4 if is_claim_first else [False] * 3 + [True])
+    (closed,) = world.finish(job)
+    statuses = [claim.status.split(":")[0] for claim in closed.claims if number_of(world, claim.trainer) == 0]
+    assert statuses == (["refuted", "void"] if is_claim_first else ["refuted"])
+    assert paid(closed, liar.key) == 0
+    assert world.chain.account(liar.key).open_claims == 0
