@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import trio
+import trio.testing
 
 from milon.base.errors import Reason
 from milon.base.ids import ClaimId, Digest
