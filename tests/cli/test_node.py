@@ -11,6 +11,7 @@ from milon.chain.genesis import compute_genesis_hash
 from milon.node.config import Config, load_config
 from milon.node.folder import NodeFolder
 from milon_cli import join as join_module
+from milon_cli.node import describe_work
 from tests.api.fake_node import ACCOUNTS, GENESIS
 from tests.api.serving import Served
 from tests.cli.conftest import Milon
@@ -146,3 +147,21 @@ def test_a_node_without_room_on_the_disk_ends_with_its_own_code(
     assert told.code == 5
     assert "must stay free" in told.err and "start again" in told.err
     assert not folder.address.exists()
+
+
+def test_a_checkpoint_budget_has_units_and_is_kept(
+    milon: Milon, tmp_path: Path, genesis_file: Path, started: list[tuple[Path, Config]]
+) -> None:
+    folder = tmp_path / "node"
+    told = milon("join", "--data", folder, "--genesis", genesis_file, "--checkpoint-budget", "500MB")
+    assert told.code == 0 and started[0][1].checkpoint_bytes_max == 500_000_000
+    assert load_config(NodeFolder(folder)).checkpoint_bytes_max == 500_000_000
+    refused = milon("join", "--data", folder, "--checkpoint-budget", "much")
+    assert refused.code == 2 and "--checkpoint-budget" in refused.err and "8GiB" in refused.err
+    assert len(started) == 1
+
+
+def test_people_see_where_a_training_went_on() -> None:
+    work = {"kind": "train", "trainer": None, "round": 2, "segment": 5, "total": 8, "loss": None, "resumed": 3}
+    assert describe_work(work) == "train, round 2 5/8, resumed at segment 3"
+    assert describe_work(work | {"resumed": 0}) == "train, round 2 5/8"
