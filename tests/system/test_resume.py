@@ -16,6 +16,7 @@ from tests.system.live import PATIENT, Json, Live, wait_for
 pytestmark = pytest.mark.system
 
 SUBMITTING = 0
+TRIES = 3  # to kill a node in the right moment
 TERMS = ("--rounds", "1", "--audit", "1", "--term", "trainers-min=4", "--term", "trainers-target=4", *PATIENT)
 WORK = ("--term", "segments-per-round=12", "--term", "steps-per-segment=80", "--term", "committee-size=2")
 
@@ -35,6 +36,19 @@ def wait_between_segments(network: Live) -> tuple[int, int]:
     return found
 
 
+def kill_in_the_middle(network: Live) -> tuple[str, int, int]:
+    """A job, the trainer that was killed in it, and how many segments it had finished at least."""
+    for _ in range(TRIES):
+        job = network.submit(*TERMS, *WORK, node=SUBMITTING)
+        victim, done = wait_between_segments(network)
+        network.kill(victim)
+        if not [*network.folders[victim].work.glob(f"{job}-0-*.round")]:
+            return job, victim, done
+        network.up()
+        network.wait_finished(victim, job)
+    raise AssertionError(f"{TRIES} times a trainer had finished all its segments by the time it was killed")
+
+
 def lines_after(folder: NodeFolder, mark: int, words: str) -> list[str]:
     """What a node's log says with these words since it was `mark` characters long."""
     said = folder.log.read_text(errors="replace")[mark:]
@@ -48,9 +62,7 @@ def claim_of(found: Json, account: str) -> Json:
 
 
 def test_a_killed_trainer_goes_on_and_shows_states_it_did_not_keep(network: Live) -> None:
-    job = network.submit(*TERMS, *WORK, node=SUBMITTING)
-    victim, done = wait_between_segments(network)
-    network.kill(victim)
+    job, victim, done = kill_in_the_middle(network)
     folder = network.folders[victim]
     settings = load_config(folder)
     mark = len(folder.log.read_text(errors="replace"))
