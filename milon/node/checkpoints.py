@@ -17,7 +17,8 @@ from pathlib import Path
 import trio
 
 from milon.base.errors import Reason, Rejected
-from milon.base.ids import Digest
+from milon.base.ids import Digest, JobId
+from milon.contracts.duties import TrainDuty
 from milon.node.own_rounds import OpenRounds, OwnRound
 from milon.p2p.blob_store import BlobStore
 from milon.p2p.transport import PeerId
@@ -36,7 +37,7 @@ TWICE = 2  # a peer may have each of a claim's segments trained again about twic
 PEERS_REMEMBERED_MAX = 1_024  # with claims: who was forgotten may ask as if for the first time
 OWN = PeerId("")  # this node itself, which is not bounded
 
-_Training = tuple[bytes, int, int]  # job, round, first segment
+_Training = tuple[JobId, int, int]  # job, round, first segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +94,22 @@ class Checkpoints:
         self._wanted: OrderedDict[Digest, _Wish] = OrderedDict()  # the first is made, or comes next
         self._made: dict[Digest, _Stay] = {}  # here again
         self._spent: OrderedDict[tuple[PeerId, _Training], int] = OrderedDict()  # segments trained again for a peer
+        self._chosen: dict[_Training, int] = {}  # bytes that trainings under way will keep
         self._called = trio.Event()
         for own in owns:
             self.add(own)
 
     # What stays.
 
-    async def choose(self, count: int, state_bytes: int) -> int:
-        """The k of a training that begins: see `choose_spacing`."""
+    async def choose(self, duty: TrainDuty, state_bytes: int) -> int:
+        """The k of a training that begins: see `choose_spacing`. What it will keep counts for others from here on."""
+        name, count = _name(duty), int(duty.assignment.count)
         states = [state for state in self._known if state not in self._made]
         used = await trio.to_thread.run_sync(lambda: sum(map(self._size, states)))
-        k = choose_spacing(count, state_bytes, self._budget_bytes - used, self._budget_bytes)
+        self._chosen.pop(name, None)  # of a try before
+        left = self._budget_bytes - used - sum(self._chosen.values())
+        k = choose_spacing(count, state_bytes, left, self._budget_bytes)
+        self._chosen[name] = -(-count // k) * state_bytes
         if k > 1:
             _LOG.warning(
                 "%d states of %d bytes do not fit into the checkpoint budget: one in %d stays, and the last one",
@@ -117,8 +123,9 @@ class Checkpoints:
 
     def add(self, own: OwnRound) -> None:
         """A claim of this node, whose states are in the store as far as they stay."""
-        name = _name(own)
+        name = _name(own.duty)
         self._owns[name] = own
+        self._chosen.pop(name, None)
         for place, record in enumerate(own.records):
             self._known[record.state] = (name, place)
             if not own.stays(place) and self._store.has(record.state):
@@ -126,6 +133,7 @@ class Checkpoints:
 
     async def retain(self, still_open: OpenRounds) -> None:
         """Forget the claims that nobody may ask about any more, and the states that were made again for them."""
+        self._chosen = {name: size for name, size in self._chosen.items() if not still_open.is_over(*name[:2])}
         gone = {
             name
             for name, own in self._owns.items()
@@ -265,5 +273,5 @@ class Checkpoints:
         return True
 
 
-def _name(own: OwnRound) -> _Training:
-    return own.duty.job, int(own.duty.round), int(own.duty.assignment.first)
+def _name(duty: TrainDuty) -> _Training:
+    return duty.job, int(duty.round), int(duty.assignment.first)

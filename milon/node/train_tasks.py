@@ -94,7 +94,7 @@ async def _choose_kept(context: TaskContext, duty: TrainDuty) -> Count:
     if context.checkpoints is None or context.adversary:
         return Count(1)
     size = await size_of_state(context, duty.state)
-    return Count(await context.checkpoints.choose(int(duty.assignment.count), size))
+    return Count(await context.checkpoints.choose(duty, size))
 
 
 def _warn_where_slow(context: TaskContext, own: OwnRound) -> None:

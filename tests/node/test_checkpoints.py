@@ -52,6 +52,12 @@ def train_all() -> tuple[TrainDuty, SegmentsTrained]:
     return duty, train(request, LIBRARY, lambda progress: None)
 
 
+def duty_of(count: int, first: int = SEGMENTS) -> TrainDuty:
+    """A training of so many segments that begins beside the claim that is there."""
+    duty = train_all()[0]
+    return replace(duty, assignment=replace(duty.assignment, first=Count(first), count=Count(count)))
+
+
 def states() -> list[Digest]:
     return [record.state for record in train_all()[1].records]
 
@@ -137,7 +143,7 @@ def test_the_spacing_is_the_smallest_that_fits(count: int, room: int) -> None:
 
 async def test_a_generous_budget_keeps_all_and_makes_nothing() -> None:
     trainer = Trainer(keep_every=1, budget_bytes=1 << 30)
-    assert await trainer.checkpoints.choose(SEGMENTS, state_bytes()) == 1
+    assert await trainer.checkpoints.choose(duty_of(SEGMENTS), state_bytes()) == 1
     assert trainer.places_here() == [*range(SEGMENTS)]
     assert not any(trainer.is_promised(place) for place in range(SEGMENTS))
     assert await trainer.checkpoints.obtain(states()[0]) == trainer.store.path(states()[0])
@@ -145,8 +151,18 @@ async def test_a_generous_budget_keeps_all_and_makes_nothing() -> None:
 
 async def test_what_other_open_rounds_hold_counts() -> None:
     trainer = Trainer(keep_every=1, budget_bytes=(SEGMENTS + 5) * state_bytes())
-    assert await trainer.checkpoints.choose(5, state_bytes()) == 1
-    assert await trainer.checkpoints.choose(6, state_bytes()) == 3
+    assert await trainer.checkpoints.choose(duty_of(5), state_bytes()) == 1
+    assert await trainer.checkpoints.choose(duty_of(6), state_bytes()) == 3
+
+
+async def test_what_a_training_under_way_will_keep_counts() -> None:
+    trainer = Trainer(keep_every=1, budget_bytes=(SEGMENTS + 5) * state_bytes())
+    choose = trainer.checkpoints.choose
+    assert await choose(duty_of(3), state_bytes()) == 1
+    assert await choose(duty_of(3, first=20), state_bytes()) == 3, "room for two is left, and that is set apart"
+    assert await choose(duty_of(3), state_bytes()) == 1, "of a second try the first one's choice does not count"
+    await trainer.checkpoints.retain(OpenRounds({JOB: ROUND + 1}, frozenset()))
+    assert await choose(duty_of(11), state_bytes()) == 1, "what is closed keeps nothing"
 
 
 async def test_what_is_asked_for_is_made_from_the_nearest_state_to_the_bit() -> None:
