@@ -126,9 +126,11 @@ class Checkpoints:
         name = _name(own.duty)
         self._owns[name] = own
         self._chosen.pop(name, None)
+        needed = {own.duty.state, own.duty.spec.initial_state}  # a job that changes nothing ends where it began
+        needed |= {record.state for place, record in enumerate(own.records) if own.stays(place)}
         for place, record in enumerate(own.records):
             self._known[record.state] = (name, place)
-            if not own.stays(place) and self._store.has(record.state):
+            if record.state not in needed and self._store.has(record.state):
                 self._made.setdefault(record.state, _Stay(-IDLE_S))  # from before a restart
 
     async def retain(self, still_open: OpenRounds) -> None:

@@ -309,6 +309,17 @@ async def test_after_a_restart_what_was_made_again_goes_first(autojump_clock: tr
     assert trainer.places_here() == [2, 3, 4, 5]
 
 
+async def test_a_state_that_is_needed_besides_is_not_taken_for_one_made_again() -> None:
+    """A job may come back to where it began; what a round starts from stays when the round is closed."""
+    trainer = Trainer(keep_every=3)
+    trainer.store.put_bytes(Path(train_all()[1].files[0].path).read_bytes())
+    own = replace(trainer.own, duty=replace(trainer.own.duty, state=states()[0]))
+    await Checkpoints(trainer.store, 0, [own]).retain(OpenRounds({}, frozenset()))
+    assert trainer.places_here() == [0, 2, 5]
+    await Checkpoints(trainer.store, 0, [trainer.own]).retain(OpenRounds({}, frozenset()))
+    assert trainer.places_here() == [2, 5], "otherwise it is one that was made again"
+
+
 async def test_other_bits_than_were_claimed_are_not_given_out(autojump_clock: trio.testing.MockClock) -> None:
     trainer = Trainer(keep_every=3)
     wrong = replace(trainer.own, duty=replace(trainer.own.duty, seed=Digest(b"\x08" * 32)))
