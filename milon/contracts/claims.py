@@ -35,6 +35,7 @@ from milon.pol.attestation import AttestationContent, commit_attestation
 from milon.pol.claim import commit_trace, key_traces, verify_records
 from milon.pol.sampling import draw_committee, verify_sample
 from milon.pol.terms import JobTerms, audit_ppm_of
+from milon.pol.verdict import Verdict
 from milon.state.ledger import Draft, Ledger
 
 
@@ -148,8 +149,13 @@ def compute_sample(record: ClaimRecord, verifier: AccountId, proof: VrfProof, te
 
 
 def find_accusers(record: ClaimRecord) -> tuple[AccountId, ...]:
-    """The committee's members who challenged the claim instead of attesting it."""
-    challengers = [entry.challenger for entry in record.accusations]
+    """The committee's members who challenged the claim instead of attesting it.
+
+    One that missed states which a quorum then had still owes its replay: else a trainer would be rid of its committee
+    by serving it late.
+    """
+    standing = [entry for entry in record.accusations if not entry.is_over or entry.verdict is Verdict.FALSE]
+    challengers = [entry.challenger for entry in standing]
     return tuple(member for member in record.committee if member in challengers)
 
 
@@ -229,7 +235,7 @@ def void_unpaid(record: ClaimRecord, problem: str) -> ClaimRecord:
 
 def _count_standing(record: ClaimRecord, words: Sequence[Commitment | Attestation]) -> int:
     """How many members stand behind a claim that is not challenged: those of these words, and those whose accusation
-    came to nothing. A lone liar then voids nothing: it was overruled by who looked in its place."""
+    of falsehood came to nothing. A lone liar then voids nothing: it was overruled by who looked in its place."""
     return len(words) + len(find_accusers(record))
 
 

@@ -12,11 +12,13 @@
     the challenger is       back to where it was; the challenge bond is forfeited, half burns, half is the trainer's
 
 One challenge is settled after the other, each account has one a claim, and none bars another's: only a segment that a
-quorum has replayed whole is not challenged again.
+quorum has replayed whole is not challenged again. A member whose UNAVAILABLE came to nothing still owes its replay, and
+may challenge what it finds false in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from milon.base.errors import Reason, require
@@ -87,8 +89,9 @@ def _verify_challenge(
     is_there = record.first <= action.segment < record.first + record.count
     require(is_there, Reason.OUT_OF_RANGE, f"segment {action.segment} is not in this claim")
     require(sender != record.trainer, Reason.NOT_ALLOWED, "nobody challenges an own claim")
-    has_one = any(entry.challenger == sender for entry in record.accusations)
-    require(not has_one, Reason.DUPLICATE, "this account has challenged the claim")
+    earlier = [entry for entry in record.accusations if entry.challenger == sender]
+    may_again = action.verdict is Verdict.FALSE and _has_waited(record, earlier)
+    require(not earlier or may_again, Reason.DUPLICATE, "this account has challenged the claim")
     is_replayed = _is_replayed(record, action.segment, terms)
     require(not is_replayed, Reason.STALE, f"a quorum has replayed segment {action.segment}")
     if sender not in record.committee:
@@ -97,6 +100,12 @@ def _verify_challenge(
         require(bonded >= bond, Reason.NOT_ALLOWED, f"a bond of {bond} is needed, {bonded} are bonded")
         strangers = sum(entry.challenger not in record.committee for entry in record.accusations)
         require(strangers < STRANGERS_MAX, Reason.FULL, f"{STRANGERS_MAX} others have challenged this claim")
+
+
+def _has_waited(record: ClaimRecord, earlier: Sequence[Accusation]) -> bool:
+    """Whether these are the challenges of a member who missed states, and has them by now."""
+    is_late = all(entry.is_over and entry.verdict is Verdict.UNAVAILABLE for entry in earlier)
+    return is_late and all(entry.challenger in record.committee for entry in earlier)
 
 
 def _is_replayed(record: ClaimRecord, segment: Count, terms: JobTerms) -> bool:

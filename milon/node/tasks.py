@@ -187,6 +187,8 @@ async def _commit(context: TaskContext, duty: CommitDuty) -> CommitAttestation |
     proof, places = _draw(context, duty)
     results = await _replay(context, duty, places, "replay") if places else ()
     if results is None:
+        if any(entry.challenger == context.key.account for entry in claim.accusations):
+            raise Rejected(Reason.UNAVAILABLE, "the claim's states are with others, and not here yet")
         return Challenge(claim.claim, Count(claim.first + places[0]), Verdict.UNAVAILABLE)
     for result in results:
         if not result.is_same and not context.will_accept:

@@ -94,7 +94,7 @@ class Player:
     skips: tuple[type, ...] = ()  # duties it does not do
     is_withholding: bool = False  # gives its records to nobody
     is_lazy: bool = False  # attests TRUE without replaying
-    attests: Verdict | None = None  # says this of every sample's first segment
+    attests: Verdict | None = None  # says this of every sample's first segment, the first time that it is asked
     judges: Verdict | None = None  # says this of every disputed segment
     run: Run = field(default_factory=lambda: HONEST)  # its side of a dispute over any segment
     changes: Callable[[RoundOutcome], RoundOutcome] = field(default=lambda outcome: outcome)  # to the true outcome
@@ -221,12 +221,14 @@ class World:
         assert claim.beacon is not None
         ppm = audit_ppm_of(duty.spec.terms, claim.round)
         proof, places = draw_sample(player.key, claim.claim, claim.beacon, claim.count, ppm)
-        if player.attests not in (None, Verdict.TRUE):
-            return Challenge(claim.claim, Count(claim.first + (*places, 0)[0]), player.attests)
+        is_again = any(entry.challenger == player.key.account for entry in claim.accusations)
+        word = None if is_again else player.attests
+        if word not in (None, Verdict.TRUE):
+            return Challenge(claim.claim, Count(claim.first + (*places, 0)[0]), word)
         keyed = name_of("lazy")
         for place in places if not player.is_lazy else ():
             found = self._replay(claim, duty.seed, place)
-            if found is not Verdict.TRUE and player.attests is None:
+            if found is not Verdict.TRUE and word is None:
                 return Challenge(claim.claim, Count(claim.first + place), found)
         if not player.is_lazy:
             traces = [compute_secret_trace(self.blobs[claim.records][place].state) for place in places]

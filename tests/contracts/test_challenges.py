@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ from milon.contracts.duties import (
 from milon.contracts.records import JobStatus, Phase
 from milon.pol.verdict import Verdict
 from tests.contracts.helpers import NO_CLAIM, STAKE, Chain, assert_refused, make_spec
-from tests.contracts.players import Player, World, make_world, player_of, reach_claims, reach_phase, start_job
+from tests.contracts.players import Player, World, make_world, player_of, reach_claims, reach_phase, start_job, until
 from tests.contracts.watchers import BISECTION, BOND, LIE, first_claim, forbidden, lost, make_open_world, payments
 
 # Challenges
@@ -221,13 +222,44 @@ def test_network_bounds_hold_for_every_job() -> None:
     assert chain.do((key, SubmitJob(make_spec(), reward))) == ("",)
 
 
-def test_reveals_are_not_asked_of_who_challenged() -> None:
+def test_a_member_that_missed_states_still_owes_its_replay() -> None:
     world, _ = make_open_world(p1={"attests": Verdict.UNAVAILABLE})
     job = start_job(world, rounds=Count(1))
     (closed,) = world.finish(job)
     assert {entry.status for entry in closed.claims} == {"accepted"}
+    own = world.chain.keys[1].account
+    assert all(own in entry.verifiers for entry in closed.claims if entry.trainer != own)
     assert payments(world, "lapse") == []
     assert forbidden(world) == []
+
+
+def test_a_member_that_missed_states_and_then_falls_silent_lapses() -> None:
+    world, _ = make_open_world()
+    job = start_job(world, rounds=Count(1))
+    claim = first_claim(world, job, ClaimStatus.COMMITTING)
+    member = next(key for key in world.chain.keys if key.account == claim.committee[0])
+    accusation = Challenge(claim.claim, claim.first, Verdict.UNAVAILABLE)
+    assert world.chain.do((member, accusation)) == ("",)
+    world.players[member.account].skips = (CommitDuty,)
+    find_claim = partial(world.chain.claim_of, job, world.chain.keys[0])
+    until(world, lambda: find_claim().status is ClaimStatus.COMMITTING)
+    assert_refused(world.chain, member, accusation, Reason.DUPLICATE, "has challenged")
+    world.finish(job)
+    assert lost(world, member) >= STAKE // 100
+
+
+@pytest.mark.parametrize("terms", [{}, BISECTION])
+def test_states_that_come_late_rid_nobody_of_the_committee(terms: dict[str, object]) -> None:
+    """All members are kept waiting until they say so, and served before the validators judge: yet they look."""
+    kept = {"attests": Verdict.UNAVAILABLE}
+    world, _ = make_open_world(p0={"lies": frozenset({1}), "run": LIE}, p1=kept, p2=kept, p3=kept)
+    job = start_job(world, rounds=Count(1), audit_ppm=(Count(1_000_000),), **terms)
+    (closed,) = world.finish(job)
+    liar = world.chain.keys[0]
+    refuted = next(entry for entry in closed.claims if entry.trainer == liar.account)
+    assert refuted.status == "refuted: segment 1 replays to other bits"
+    assert lost(world, liar) == STAKE // 2
+    assert [lost(world, key) for key in world.chain.keys[1:]] == [0] * 3
 
 
 def test_a_strangers_word_that_states_are_withheld_costs_it_the_challenge_bond_where_they_are_not() -> None:
