@@ -73,7 +73,7 @@ fuzz-programs: venv
 golden: venv
 	$(BIN)/python -m bench.golden
 
-bench: bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality
+bench: bench-round bench-step bench-learning bench-digests bench-chain bench-store bench-sync bench-finality bench-aggregate bench-proof
 
 bench-round: venv
 	$(BIN)/python -m bench.round
