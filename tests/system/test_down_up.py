@@ -8,7 +8,7 @@ from tests.system.live import PATIENT, Live, run_milon, wait_for
 
 pytestmark = pytest.mark.system
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def test_down_in_the_middle_and_up_again(network: Live) -> None:
