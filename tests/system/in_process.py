@@ -8,16 +8,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from milon.base.codec import decode
 from milon.base.ids import JobId
 from milon.base.signing import SecretKey, secret_key_from
-from milon.base.units import Amount
+from milon.base.units import Amount, Count
 from milon.chain.genesis import Genesis, GenesisAccount
 from milon.chain.params import Parameters
 from milon.chain.transaction import SubmitJob, TransactionBody, sign_transaction
@@ -31,9 +32,12 @@ from milon.node.vote_log import VoteLog
 from milon.node.wiring import make_node, transport_settings
 from milon.node.workers import Worker
 from milon.p2p.memory_transport import MemoryNetwork
-from milon.pol.terms import JobSpec
+from milon.pol.terms import JobSpec, compute_cost_max
 from milon.state.memory_store import MemoryStore
+from tests.gpu.small_job import prepare_small
 
+DEADLINES = ("enrol_blocks", "claim_blocks", "attest_blocks", "judge_blocks", "aggregate_blocks", "dispute_blocks")
+QUICK = Parameters(block_time_ms=Count(300), busy_block_time_ms=Count(50))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits" / "job.py"
 STAKE = 1_000_000
 
@@ -97,10 +101,18 @@ async def running_network(
     await worker.stop()
 
 
-async def submit(network: Network, spec: JobSpec, reward: int, blobs: tuple[Path, ...], scratch: Path) -> JobId:
-    """Hand the blobs to the first node and the job to the chain."""
+def make_small_spec(trainers: int, **changes: Any) -> JobSpec:
+    """The small job for so many trainers, with no deadline that a loaded machine could miss: it is tested what happens,
+    not how fast. `changes`: other terms, by name."""
+    spec = prepare_small().spec
+    terms = replace(spec.terms, trainers_target=Count(trainers), **dict.fromkeys(DEADLINES, Count(5_000)))
+    return replace(spec, terms=replace(terms, **changes))
+
+
+async def submit_small(network: Network, spec: JobSpec, scratch: Path) -> JobId:
+    """Hand the small job's blobs to the first node and the job to the chain."""
     scratch.mkdir(exist_ok=True)
-    for blob in blobs:
+    for _, blob in prepare_small().blobs:
         await network.nodes[0].put_blob(Path(shutil.copy(blob, scratch / blob.name)))
     account = network.nodes[0].account(network.submitter.account)
     body = TransactionBody(
@@ -108,7 +120,7 @@ async def submit(network: Network, spec: JobSpec, reward: int, blobs: tuple[Path
         network.submitter.account,
         account.nonce,
         network.genesis.parameters.fee_min,
-        SubmitJob(spec, Amount(reward)),
+        SubmitJob(spec, Amount(compute_cost_max(spec.terms))),
     )
     return JobId(await network.nodes[0].submit(sign_transaction(network.submitter, body)))
 

@@ -5,43 +5,27 @@ A small job on random rows: that the main job comes to a good model is for `test
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from milon.base.units import Count
-from milon.chain.params import Parameters
-from milon.pol.terms import JobSpec, compute_cost_max
-from tests.gpu.small_job import prepare_small
-from tests.system.in_process import STAKE, running_network, submit, wait_for_job
+from milon.pol.terms import JobSpec
+from tests.system.in_process import QUICK, STAKE, make_small_spec, running_network, submit_small, wait_for_job
 
 NODES, POISONER = 5, 4
 AUDITED = 1  # the round in which everything is replayed
-LONG = Count(5_000)  # on a loaded machine nobody's deadline may end the job: it is tested what happens, not how fast
 
 
 def make_spec() -> JobSpec:
     """The small job, for three rounds of five trainers with two segments each."""
-    spec = prepare_small().spec
-    terms = replace(
-        spec.terms,
-        rounds=Count(3),
-        segments_per_round=Count(2 * NODES),
-        trainers_target=Count(NODES),
-        audit_ppm=(Count(0), Count(1_000_000), Count(0)),
-        enrol_blocks=LONG,
-        claim_blocks=LONG,
-        attest_blocks=LONG,
-        judge_blocks=LONG,
-        aggregate_blocks=LONG,
+    return make_small_spec(
+        NODES, rounds=Count(3), segments_per_round=Count(2 * NODES), audit_ppm=(Count(0), Count(1_000_000), Count(0))
     )
-    return replace(spec, terms=terms)
 
 
 async def test_five_nodes_train_and_catch_the_poisoner(tmp_path: Path) -> None:
-    spec, blobs = make_spec(), tuple(path for _, path in prepare_small().blobs)
-    parameters = Parameters(block_time_ms=Count(300), busy_block_time_ms=Count(50))
-    async with running_network(tmp_path, NODES, {POISONER: "sign-flip"}, parameters) as network:
-        job = await submit(network, spec, compute_cost_max(spec.terms), blobs, tmp_path / "upload")
+    spec = make_spec()
+    async with running_network(tmp_path, NODES, {POISONER: "sign-flip"}, QUICK) as network:
+        job = await submit_small(network, spec, tmp_path / "upload")
         view = await wait_for_job(network.nodes[0], job, lambda found: found.status == "finished", 900)
         poisoner = network.keys[POISONER].account
         assert [refusal.trainer for refusal in view.rounds[0].outcome.refused] == [poisoner]  # the rule alone

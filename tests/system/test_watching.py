@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from milon.base.units import Count
-from milon.chain.params import Parameters
 from milon.gpu.attacks_steps import BIT_FLIP
 from milon.node.view import JobView
-from milon.pol.terms import JobSpec, compute_cost_max
-from tests.gpu.small_job import prepare_small
-from tests.system.in_process import STAKE, running_network, submit, wait_for_job
+from milon.pol.terms import JobSpec
+from tests.system.in_process import QUICK, STAKE, make_small_spec, running_network, submit_small, wait_for_job
 
 LIAR = 3
 WATCHER = 0
-LONG = Count(5_000)  # on a loaded machine no deadline may end anything: it is tested what happens, not how fast
 
 
 def make_spec() -> JobSpec:
     """The small job, for one round of four trainers with one segment each, which nobody is asked to replay."""
-    spec = prepare_small().spec
-    terms = replace(
-        spec.terms,
+    return make_small_spec(
+        LIAR + 1,
         rounds=Count(1),
         segments_per_round=Count(LIAR + 1),
-        trainers_target=Count(LIAR + 1),
         audit_ppm=(Count(0),),
-        claim_blocks=LONG,
-        judge_blocks=LONG,
-        aggregate_blocks=LONG,
-        challenge_blocks=LONG,
+        challenge_blocks=Count(5_000),
     )
-    return replace(spec, terms=terms)
 
 
 async def test_a_lie_that_no_committee_looked_for_is_found_and_paid_for(tmp_path: Path) -> None:
-    spec, blobs = make_spec(), tuple(path for _, path in prepare_small().blobs)
-    parameters = Parameters(block_time_ms=Count(300), busy_block_time_ms=Count(50))
-    async with running_network(tmp_path, LIAR + 1, {LIAR: BIT_FLIP}, parameters, WATCHER) as network:
-        job = await submit(network, spec, compute_cost_max(spec.terms), blobs, tmp_path / "upload")
+    spec = make_spec()
+    async with running_network(tmp_path, LIAR + 1, {LIAR: BIT_FLIP}, QUICK, WATCHER) as network:
+        job = await submit_small(network, spec, tmp_path / "upload")
         liar, watcher = network.keys[LIAR].account, network.keys[WATCHER].account
 
         def is_found(found: JobView) -> bool:
