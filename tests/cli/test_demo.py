@@ -168,7 +168,8 @@ def test_the_folder_goes_after_success_and_stays_after_failure(capsys: pytest.Ca
 
 
 def test_a_named_folder_stays_and_sigterm_ends_the_run_like_ctrl_c(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), working_folder(tmp_path, False):
         os.kill(os.getpid(), signal.SIGTERM)
     assert tmp_path.exists()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
